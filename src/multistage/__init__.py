@@ -1,0 +1,1 @@
+"""Helpers shared by the labs of Training and Deploying Multi-Stage Recommender Systems."""

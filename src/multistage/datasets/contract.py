@@ -1,0 +1,79 @@
+"""The contract that every data set keeps, and the door through which labs read it.
+
+Interactions have one row per user and product inside each split:
+
+=============  ================  ==========================================================
+column         type              meaning
+=============  ================  ==========================================================
+``user_id``    int64
+``product_id`` int64
+``timestamp``  datetime64, UTC   of the last event of that user and product in the split
+``target``     int8              1 bought (or rated 4 or more), 0 left in the cart
+``brand``      string            null where unknown
+``cat_0`` ...  string            ``cat_0``, ``cat_1``, ``cat_2``, coarse to fine; null where unknown
+``price``      float64           in the shop's currency
+``user_known``    bool           whether the user occurs in ``train`` (always true there)
+``product_known`` bool           likewise for the product
+=============  ================  ==========================================================
+
+A data set that lacks a column has it all null: MovieLens has no brand and no price.
+:meth:`Data.has` tells. The catalogue has one row per product as known at the end of training
+(``product_id``, ``brand``, ``cat_0``, ``cat_1``, ``cat_2``, ``price``), ``users`` one row per
+user seen by then (``user_id``, ``interactions``, ``last_seen``).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from multistage.datasets.store import StoreTruth
+
+INTERACTION_COLUMNS = (
+    "user_id",
+    "product_id",
+    "timestamp",
+    "target",
+    "brand",
+    "cat_0",
+    "cat_1",
+    "cat_2",
+    "price",
+    "user_known",
+    "product_known",
+)
+CATALOG_COLUMNS = ("product_id", "brand", "cat_0", "cat_1", "cat_2", "price")
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Data:
+    """One prepared data set."""
+
+    name: str
+    train: pd.DataFrame
+    valid: pd.DataFrame
+    test: pd.DataFrame
+    catalog: pd.DataFrame
+    users: pd.DataFrame
+    truth: "StoreTruth | None" = None  # known for the simulated shop only
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> "Data":
+        """Read a prepared data set from the Parquet files in ``folder``."""
+        tables = {
+            table: pd.read_parquet(folder / f"{table}.parquet")
+            for table in (*SPLITS, "catalog", "users")
+        }
+        truth = None
+        if (folder / "truth.npz").exists():
+            from multistage.datasets.store import StoreTruth
+
+            truth = StoreTruth.load(folder / "truth.npz")
+        return cls(name=name, truth=truth, **tables)
+
+    def has(self, column: str) -> bool:
+        """Whether the data set knows ``column`` at all (it is not null throughout)."""
+        return bool(self.train[column].notna().any())

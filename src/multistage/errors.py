@@ -1,0 +1,5 @@
+"""The one error that a user can mend: its message says what was wrong and how to go on."""
+
+
+class CourseError(Exception):
+    """Something the user can mend. The message names the input, what was expected, what to do."""

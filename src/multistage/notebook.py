@@ -1,0 +1,49 @@
+"""What every notebook needs and no lesson is about: calm output, and recorded metrics."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+RECORD = "application/vnd.multistage.record+json"
+
+
+def quiet() -> None:
+    """Keep third-party start-up noise out of a notebook's stored output.
+
+    TensorFlow 2.12 and Merlin 23 greet each import with notices about CUDA libraries, optional
+    packages and deprecated names. Call this before importing them.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
+    warnings.filterwarnings("ignore")
+    for name in ("tensorflow", "merlin", "distributed", "feast"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def record(name: str, value: float) -> None:
+    """Print a metric and keep it in this cell's output, where ``lab run`` finds it.
+
+    Args:
+        name: such as ``"auc_dlrm"``.
+        value: a number; kept as a float.
+    """
+    from IPython.display import display
+
+    value = float(value)
+    data = {RECORD: {"name": name, "value": value}, "text/plain": f"{name} = {value:.4g}"}
+    display(data, raw=True)
+
+
+def read_records(notebook: Any) -> dict[str, float]:
+    """Return the metrics that ``record`` kept in an executed notebook (an nbformat node)."""
+    return dict(_records(notebook))
+
+
+def _records(notebook: Any) -> Iterator[tuple[str, float]]:
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            kept = output.get("data", {}).get(RECORD)
+            if kept:
+                yield kept["name"], kept["value"]

@@ -1,0 +1,59 @@
+"""Sizes: the same labs on CI, on a laptop and on a GPU, with no edit."""
+
+from dataclasses import dataclass
+
+from multistage.errors import CourseError
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How large everything is. A lab branches on nothing else."""
+
+    name: str
+    seed: int = 42
+    # the simulated shop
+    users: int = 8_000
+    products: int = 1_500
+    # training
+    batch_size: int = 1_024  # rows, for the ranking models
+    epochs: int = 3
+    retrieval_batch_size: int = 512
+    retrieval_epochs: int = 6
+    negatives: int = 4  # sampled for each positive when a ranker is trained for a pipeline
+    # serving
+    candidates: int = 100  # products that retrieval hands to the next stage
+    requests: int = 300
+
+
+PROFILES = {
+    "ci": Profile(
+        "ci",
+        users=2_000,
+        products=400,
+        epochs=1,
+        retrieval_epochs=2,
+        requests=100,
+    ),
+    "laptop": Profile("laptop"),
+    "gpu": Profile(
+        "gpu",
+        users=200_000,
+        products=20_000,
+        batch_size=16_384,
+        retrieval_batch_size=8_192,
+        requests=2_000,
+    ),
+}
+
+
+def get_profile(name: str) -> Profile:
+    """Return the profile called ``name``.
+
+    Raises:
+        CourseError: if there is none of that name.
+    """
+    try:
+        return PROFILES[name]
+    except KeyError:
+        known = ", ".join(PROFILES)
+        raise CourseError(f"Unknown profile {name!r}: choose one of {known}.") from None

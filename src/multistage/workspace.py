@@ -1,0 +1,203 @@
+"""Where artifacts live, and the manifest that each carries.
+
+An artifact is a folder that one section hands to the next. It is written aside and renamed when
+complete, and it carries its own ``manifest.json``: who made it, from which data, and the sha256 of
+every file in it. Nothing is read whose checksum the manifest does not know.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from multistage.errors import CourseError
+from multistage.profiles import Profile, get_profile
+
+MANIFEST = "manifest.json"
+PACKAGES = ("merlin-models", "nvtabular", "merlin-systems", "tensorflow-cpu", "faiss-cpu")
+
+
+class ArtifactError(CourseError):
+    """An artifact is missing, or is not what its manifest says."""
+
+
+def find_course(start: Path | str | None = None) -> Path:
+    """Return the course folder that holds ``start`` (by default the current directory).
+
+    The course folder is the nearest parent that has both ``notebooks`` and ``labs_solutions``.
+
+    Raises:
+        CourseError: if no parent of ``start`` has them.
+    """
+    start = Path(start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "notebooks").is_dir() and (folder / "labs_solutions").is_dir():
+            return folder
+    raise CourseError(
+        f"No course folder holds {start.name!r}: expected a folder with notebooks/ and "
+        "labs_solutions/ in it. Change into the course, or name it with --root."
+    )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact says of itself; stored in it as ``manifest.json``."""
+
+    name: str
+    producer: str
+    dataset: str
+    profile: str
+    seed: int
+    versions: dict[str, str]
+    schema: dict[str, dict[str, str]]  # Parquet file -> column -> type
+    sha256: dict[str, str]  # file -> checksum
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The artifacts of one data set in one profile: ``workspace/<dataset>-<profile>/``."""
+
+    course: Path
+    dataset: str
+    profile: Profile
+
+    @classmethod
+    def open(cls, dataset: str, profile: str, root: Path | str | None = None) -> "Workspace":
+        """Return the workspace of ``dataset`` and ``profile`` in the course around ``root``."""
+        return cls(find_course(root), dataset, get_profile(profile))
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this workspace; it need not exist yet."""
+        return self.course / "workspace" / f"{self.dataset}-{self.profile.name}"
+
+    @contextmanager
+    def write(self, name: str, producer: str) -> Iterator[Path]:
+        """Yield an empty folder to fill; on success it becomes the artifact ``name``.
+
+        Args:
+            name: such as ``"export/index"``; the path of the artifact in the workspace.
+            producer: the section that makes it, such as ``"04-retrieval-and-ranking"``.
+
+        If the body raises, the old artifact stays as it was and nothing new is seen.
+        """
+        target = self.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            yield aside
+            manifest = Manifest(
+                name=name,
+                producer=producer,
+                dataset=self.dataset,
+                profile=self.profile.name,
+                seed=self.profile.seed,
+                versions=_versions(),
+                schema=_parquet_schemas(aside),
+                sha256=_checksums(aside),
+            )
+            (aside / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True))
+            aside.chmod(0o755)
+            _replace(aside, target)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def read(self, name: str) -> Path:
+        """Return the folder of the artifact ``name`` after checking every file in it.
+
+        Raises:
+            ArtifactError: if it is missing, or a file is missing, added or changed; the message
+                names the file and the command that makes the artifact again.
+        """
+        folder = self.folder / name
+        again = f"Make it again with: {self.rebuild_command(name)}"
+        try:
+            manifest = Manifest(**json.loads((folder / MANIFEST).read_text()))
+        except FileNotFoundError:
+            raise ArtifactError(f"The artifact {name!r} is missing. {again}") from None
+        except (ValueError, TypeError):
+            raise ArtifactError(f"The manifest of {name!r} cannot be read. {again}") from None
+        found = _checksums(folder)
+        for file in sorted(manifest.sha256.keys() | found.keys()):
+            if manifest.sha256.get(file) != found.get(file):
+                state = (
+                    "changed"
+                    if file in manifest.sha256 and file in found
+                    else ("missing" if file in manifest.sha256 else "unknown to its manifest")
+                )
+                raise ArtifactError(f"The artifact {name!r} is damaged: {file} is {state}. {again}")
+        return folder
+
+    def has(self, name: str) -> bool:
+        """Whether the artifact ``name`` is there and intact."""
+        try:
+            self.read(name)
+        except ArtifactError:
+            return False
+        return True
+
+    def artifacts(self) -> list[str]:
+        """Return the names of the artifacts that are there, intact or not, sorted."""
+        return sorted(
+            str(manifest.parent.relative_to(self.folder))
+            for manifest in self.folder.rglob(MANIFEST)
+            if not any(part.startswith(".") for part in manifest.relative_to(self.folder).parts)
+        )
+
+    def rebuild_command(self, name: str) -> str:
+        """Return the command line that makes the artifact ``name``."""
+        section = SECTION_OF.get(name.split("/")[0])
+        options = f"--dataset {self.dataset} --profile {self.profile.name}"
+        return f"lab run {options}" + (f" --section {section}" if section else "")
+
+
+# The section that makes the artifacts below each top folder.
+SECTION_OF = {"data": 1, "features": 2, "export": 4, "serving": 5}
+
+
+def _replace(aside: Path, target: Path) -> None:
+    if target.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+        target.rename(old / "old")
+        aside.rename(target)
+        shutil.rmtree(old)
+    else:
+        aside.rename(target)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    sums = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file != folder / MANIFEST:
+            with file.open("rb") as stream:
+                sums[str(file.relative_to(folder))] = hashlib.file_digest(
+                    stream, "sha256"
+                ).hexdigest()
+    return sums
+
+
+def _parquet_schemas(folder: Path) -> dict[str, dict[str, str]]:
+    import pyarrow.parquet as pq
+
+    return {
+        str(file.relative_to(folder)): {
+            field.name: str(field.type) for field in pq.read_schema(file)
+        }
+        for file in sorted(folder.rglob("*.parquet"))
+        if file.is_file()
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
