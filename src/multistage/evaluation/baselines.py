@@ -1,0 +1,85 @@
+"""Baselines that are hard to beat. Each takes purchases, and scores users by their history.
+
+``purchases`` is an ``(n_users, n_items)`` 0/1 matrix to learn from; ``history`` an ``(m, n_items)``
+0/1 matrix of the users to score, who need not be among those learned from. Scores come as an
+``(m, n_items)`` array, higher is better.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+Scores = NDArray[np.float64]
+
+
+def popularity(purchases: csr_matrix, history: csr_matrix) -> Scores:
+    """Score each product by how many users bought it; the same for everybody."""
+    counts = np.asarray(purchases.sum(axis=0)).ravel()
+    return np.tile(counts, (history.shape[0], 1))
+
+
+def ease(purchases: csr_matrix, history: csr_matrix, regularisation: float = 100.0) -> Scores:
+    """Score by EASE, a linear item-item model in closed form (Steck 2019).
+
+    With the Gram matrix ``G = XᵀX + λI`` and ``P = G⁻¹``, the weights are
+    ``B = -P / diag(P)`` with a zero diagonal, and the scores ``X B``.
+
+    Args:
+        purchases: to learn from.
+        history: to score.
+        regularisation: λ; larger for sparser data.
+    """
+    gram = (purchases.T @ purchases).toarray()
+    gram[np.diag_indices_from(gram)] += regularisation
+    inverse = np.linalg.inv(gram)
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    return history @ weights
+
+
+def als(
+    purchases: csr_matrix,
+    history: csr_matrix,
+    factors: int = 32,
+    regularisation: float = 5.0,
+    alpha: float = 10.0,
+    iterations: int = 15,
+    seed: int = 42,
+) -> Scores:
+    """Score by implicit-feedback matrix factorisation (Hu, Koren and Volinsky 2008).
+
+    Args:
+        purchases: to learn from.
+        history: to score; user factors are folded in from it.
+        factors: size of the latent vectors.
+        regularisation: L2 penalty.
+        alpha: confidence of a purchase, ``1 + alpha``.
+        iterations: alternating sweeps.
+        seed: same seed, same factors.
+    """
+    from implicit.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    model = AlternatingLeastSquares(
+        factors=factors,
+        regularization=regularisation,
+        alpha=alpha,
+        iterations=iterations,
+        random_state=seed,
+        num_threads=1,  # several threads add up in another order each time
+    )
+    with threadpool_limits(1, "blas"):
+        model.fit(purchases, show_progress=False)
+        users = model.recalculate_user(np.arange(history.shape[0]), history)
+    return (users @ model.item_factors.T).astype(np.float64)
+
+
+def item_knn(purchases: csr_matrix, history: csr_matrix, neighbours: int = 50) -> Scores:
+    """Score by cosine similarity of products, summed over the history (Sarwar et al. 2001)."""
+    from implicit.nearest_neighbours import CosineRecommender
+
+    model = CosineRecommender(K=neighbours, num_threads=1)
+    model.fit(purchases, show_progress=False)
+    similarity = model.similarity.tolil()
+    similarity.setdiag(0)
+    return (history @ similarity.tocsr()).toarray()

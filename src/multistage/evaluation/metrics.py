@@ -1,0 +1,104 @@
+"""Ranking metrics, one value a user, on whole batches of users at once.
+
+``recommended`` is always an ``(n_users, n)`` integer array of catalogue positions, best first,
+with -1 where a list is shorter. ``relevant`` is an ``(n_users, n_items)`` sparse matrix whose
+non-zero entries are the products that the user went on to buy. A value a user, rather than their
+mean, lets intervals be bootstrapped over users.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def hits_at_k(recommended: Ints, relevant: csr_matrix, k: int) -> NDArray[np.bool_]:
+    """Return an ``(n_users, k)`` mask of the recommendations that are relevant.
+
+    Raises:
+        ValueError: if ``k`` is less than 1 or the two have not the same number of users.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    if len(recommended) != relevant.shape[0]:
+        raise ValueError(f"{len(recommended)} lists, but {relevant.shape[0]} users in relevant")
+    top = recommended[:, :k]
+    users = np.repeat(np.arange(len(top)), top.shape[1])
+    found = np.asarray(relevant[users, np.maximum(top, 0).ravel()] != 0).reshape(top.shape)
+    hits = np.zeros((len(top), k), dtype=bool)
+    hits[:, : top.shape[1]] = found & (top >= 0)
+    return hits
+
+
+def recall_at_k(recommended: Ints, relevant: csr_matrix, k: int) -> Floats:
+    """Return the share of each user's relevant products that are among the first ``k``.
+
+    The denominator is ``min(k, relevant products)``, so that 1 can always be reached. A user with
+    nothing relevant gets NaN: leave such users out, or average with :func:`numpy.nanmean`.
+    """
+    hits = hits_at_k(recommended, relevant, k).sum(axis=1)
+    reachable = np.minimum(_relevant_per_user(relevant), k)
+    return _divide(hits, reachable)
+
+
+def ndcg_at_k(recommended: Ints, relevant: csr_matrix, k: int) -> Floats:
+    """Return normalised discounted cumulative gain at ``k`` with binary gains.
+
+    ``DCG = sum(hit_r / log2(r + 1))`` over ranks r = 1..k, divided by the DCG of a list that has
+    all ``min(k, relevant products)`` hits first (Järvelin and Kekäläinen 2002). NaN for a user
+    with nothing relevant.
+    """
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    gained = hits_at_k(recommended, relevant, k) @ discount
+    best = np.concatenate([[0.0], np.cumsum(discount)])
+    ideal = best[np.minimum(_relevant_per_user(relevant), k)]
+    return _divide(gained, ideal)
+
+
+def catalog_coverage(recommended: Ints, n_items: int) -> float:
+    """Return the share of the catalogue that is recommended to anybody."""
+    shown = np.unique(recommended)
+    return float((shown >= 0).sum() / n_items)
+
+
+def novelty(recommended: Ints, popularity: Floats) -> float:
+    """Return the mean self-information of what is recommended, in bits (Zhou et al. 2010).
+
+    Args:
+        recommended: positions, -1 for none.
+        popularity: ``(n_items,)`` counts; an item never bought counts as bought once.
+    """
+    share = np.maximum(popularity, 1) / np.maximum(popularity, 1).sum()
+    shown = recommended[recommended >= 0]
+    return float(-np.log2(share[shown]).mean()) if len(shown) else float("nan")
+
+
+def bootstrap_interval(
+    values: Floats, level: float = 0.95, samples: int = 1_000, seed: int = 0
+) -> tuple[float, float]:
+    """Return a percentile bootstrap interval of the mean of ``values`` (Efron 1979).
+
+    Args:
+        values: one value a user; NaNs are left out.
+        level: the share of bootstrap means inside the interval.
+        samples: how many times the users are drawn anew, with replacement.
+        seed: same seed, same interval.
+    """
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(samples)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _relevant_per_user(relevant: csr_matrix) -> Ints:
+    return np.diff(relevant.indptr)
+
+
+def _divide(numerator: Floats, denominator: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(denominator > 0, numerator / denominator, np.nan)
