@@ -1,0 +1,7 @@
+"""Features without leaks: what was known at the time, and target means that never see their row."""
+
+from multistage.features.columns import hour, log_price, weekday
+from multistage.features.history import add_user_history, user_history
+from multistage.features.target_encoding import TargetEncoding
+
+__all__ = ["TargetEncoding", "add_user_history", "hour", "log_price", "user_history", "weekday"]
