@@ -1,0 +1,202 @@
+"""The users' features in Feast: a generated repository, and a reader that costs little.
+
+The repository is a folder that may be moved: its registry and its configuration hold relative paths
+only. The default online store is a SQLite file inside it; another one is a matter of one setting.
+
+A general ``FeatureStore.get_online_features`` spends more than a millisecond on looking up feature
+views in the registry and checking types again at every request. ``OnlineUserFeatures`` does this
+once, when it is opened, and then asks the online store itself, through the same interface that
+every online store of Feast implements.
+"""
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from multistage.errors import CourseError
+
+VIEW = "user_features"
+ENTITY = "user_id"
+SEEN = "seen"
+TIME = "event_timestamp"
+SQLITE = {"type": "sqlite", "path": "online.db"}
+
+
+def redis(port: int, host: str = "127.0.0.1", timeout: float = 0.05) -> dict[str, str]:
+    """Return the online-store setting for a Redis server.
+
+    Args:
+        port: of the server.
+        host: of the server.
+        timeout: seconds after which a request is answered without it.
+    """
+    options = f"socket_timeout={timeout},socket_connect_timeout={timeout}"
+    return {"type": "redis", "connection_string": f"{host}:{port},{options}"}
+
+
+def create_repository(
+    folder: Path, user_features: pd.DataFrame, online_store: Mapping[str, Any] = SQLITE
+) -> None:
+    """Generate a Feast repository for ``user_features`` in ``folder``, apply and fill it.
+
+    Args:
+        folder: created if it is not there.
+        user_features: one row a user: ``user_id`` int64, ``event_timestamp`` UTC, the features
+            (int64 or float32), and ``seen``, a list of int64 product ids.
+        online_store: Feast's setting of the online store.
+
+    The online store is filled up to the newest ``event_timestamp`` of the data, not to now.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    user_features.to_parquet(folder / f"{VIEW}.parquet", index=False)
+    write_settings(folder, online_store)
+    store = open_store(folder)
+    entity, view = definitions(user_features)
+    store.apply([entity, view])
+    materialise(folder)
+
+
+def write_settings(folder: Path, online_store: Mapping[str, Any]) -> None:
+    """Write the repository's ``feature_store.yaml``, which names its online store."""
+    settings = {
+        "project": "shop",
+        "provider": "local",
+        "registry": "registry.db",
+        "online_store": dict(online_store),
+        "entity_key_serialization_version": 2,
+    }
+    (folder / "feature_store.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+
+
+def definitions(user_features: pd.DataFrame) -> tuple[Any, Any]:
+    """Return the Feast entity and feature view that the columns of ``user_features`` call for."""
+    from feast import Entity, FeatureView, Field, FileSource
+    from feast.types import Array, Float32, Int64
+    from feast.value_type import ValueType
+
+    entity = Entity(name=ENTITY, join_keys=[ENTITY], value_type=ValueType.INT64)
+    types = {"int64": Int64, "float32": Float32, "object": Array(Int64)}
+    features = user_features.drop(columns=[ENTITY, TIME])
+    view = FeatureView(
+        name=VIEW,
+        entities=[entity],
+        ttl=timedelta(0),  # never too old
+        schema=[
+            Field(name=name, dtype=types[str(dtype)]) for name, dtype in features.dtypes.items()
+        ],
+        source=FileSource(path=f"{VIEW}.parquet", timestamp_field=TIME),
+    )
+    return entity, view
+
+
+def open_store(folder: Path) -> Any:
+    """Return the ``feast.FeatureStore`` of the repository in ``folder``."""
+    from feast import FeatureStore
+
+    if not (folder / "feature_store.yaml").exists():
+        raise CourseError(
+            f"{folder.name} is no feature repository: it has no feature_store.yaml. "
+            "Run section 5 up to the cell that creates it."
+        )
+    logging.getLogger("feast").setLevel(logging.ERROR)
+    return FeatureStore(repo_path=str(folder))
+
+
+def materialise(folder: Path) -> None:
+    """Copy the newest features of every user into the online store, up to the data's last time."""
+    times = pd.read_parquet(folder / f"{VIEW}.parquet", columns=[TIME])[TIME]
+    start, end = times.min().to_pydatetime(), times.max().to_pydatetime()
+    second = timedelta(seconds=1)
+    open_store(folder).materialize(start - second, end + second)
+
+
+def push(folder: Path, user_features: pd.DataFrame) -> None:
+    """Write newer rows of ``user_features`` into the online store, visible to the next request."""
+    open_store(folder).write_to_online_store(VIEW, user_features)
+
+
+def push_purchase(folder: Path, user_id: int, product_id: int, time: datetime) -> None:
+    """Tell the online store that a known user bought a product: it will not be offered again."""
+    reader = OnlineUserFeatures(folder)
+    row = reader.row(user_id)
+    if row is None:
+        raise CourseError(f"The feature store knows no user {user_id}: push all features instead.")
+    row[SEEN] = sorted({*row[SEEN], int(product_id)})
+    row |= {ENTITY: user_id, TIME: time.astimezone(UTC)}
+    push(folder, pd.DataFrame([row]))
+
+
+class OnlineUserFeatures:
+    """Reads the features of a batch of users from a Feast online store, in one call."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the repository in ``folder``; registry and types are looked up here, once."""
+        store = open_store(folder)
+        self._view = store.get_feature_view(VIEW)
+        self._config = store.config
+        self._online_store = store._get_provider().online_store
+        self._names = [feature.name for feature in self._view.features]
+        self._fields = {
+            feature.name: str(feature.dtype.to_value_type().name).lower() + "_val"
+            for feature in self._view.features
+        }
+
+    @property
+    def names(self) -> list[str]:
+        """The features, ``seen`` aside, in the view's order."""
+        return [name for name in self._names if name != SEEN]
+
+    def read(
+        self, user_ids: np.ndarray, defaults: Mapping[str, float]
+    ) -> tuple[dict[str, np.ndarray], list[np.ndarray], np.ndarray]:
+        """Return features, seen products and whether each user is known.
+
+        Args:
+            user_ids: int64, shape (users,).
+            defaults: the value of each feature for a user that the store does not know.
+
+        Returns:
+            Columns of shape (users,), int64 or float32; a list of int64 arrays of product ids; a
+            bool array of shape (users,).
+
+        Raises:
+            Exception: whatever the online store raises when it cannot be reached.
+        """
+        rows = self._rows(user_ids)
+        known = np.fromiter((row is not None for row in rows), bool, len(rows))
+        columns = {}
+        for name in self.names:
+            field, default = self._fields[name], defaults[name]
+            values = [default if row is None else getattr(row[name], field) for row in rows]
+            columns[name] = np.array(values, "int64" if field == "int64_val" else "float32")
+        empty = np.empty(0, "int64")
+        seen = [
+            empty if row is None else np.array(row[SEEN].int64_list_val.val, "int64")
+            for row in rows
+        ]
+        return columns, seen, known
+
+    def row(self, user_id: int) -> dict[str, Any] | None:
+        """Return one user's features by name, or None for an unknown user."""
+        row = self._rows(np.array([user_id]))[0]
+        if row is None:
+            return None
+        values = {name: getattr(row[name], self._fields[name]) for name in self.names}
+        return values | {SEEN: list(row[SEEN].int64_list_val.val)}
+
+    def _rows(self, user_ids: np.ndarray) -> list[dict[str, Any] | None]:
+        from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+        from feast.protos.feast.types.Value_pb2 import Value
+
+        keys = [
+            EntityKey(join_keys=[ENTITY], entity_values=[Value(int64_val=user_id)])
+            for user_id in user_ids.tolist()
+        ]
+        found = self._online_store.online_read(self._config, self._view, keys, self._names)
+        return [row if row else None for _, row in found]
