@@ -3,3 +3,7 @@
 
 class CourseError(Exception):
     """Something the user can mend. The message names the input, what was expected, what to do."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in a notebook in place of a traceback: the message alone."""
+        return [str(self)]

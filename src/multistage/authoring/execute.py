@@ -1,0 +1,122 @@
+"""Execute a notebook with papermill, in one fresh kernel of this very interpreter."""
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbformat import NotebookNode
+from traitlets import default
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_LINES = 6  # of an error's message that are kept
+
+
+class OwnKernel(AsyncKernelManager):
+    """Starts ``sys.executable -m ipykernel_launcher``, whatever kernels the machine has."""
+
+    @default("kernel_spec_manager")
+    def _own_specs(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])
+
+
+@dataclass(eq=False)
+class CellError(Exception):
+    """A cell failed.
+
+    Attributes:
+        heading: the nearest markdown heading above the cell.
+        line: the line of the cell that failed, empty if it is not known.
+        name: the class of the error.
+        message: what it said, a few lines at most.
+        calm: whether the error is one that the user can mend, whose message says all.
+    """
+
+    heading: str
+    line: str
+    name: str
+    message: str
+    calm: bool
+
+    def __str__(self) -> str:
+        return self.message if self.calm else f"{self.name}: {self.message}".rstrip(": ")
+
+
+def execute(
+    notebook: NotebookNode,
+    folder: Path,
+    parameters: dict[str, Any] | None = None,
+    output: Path | None = None,
+    on_cell: Callable[[int], None] | None = None,
+) -> NotebookNode:
+    """Run every cell and return the executed notebook.
+
+    Args:
+        notebook: left as it is.
+        folder: the kernel's working directory.
+        parameters: injected below the cell tagged ``parameters``, if given.
+        output: where the notebook is saved after each cell, if given.
+        on_cell: called with the index of each cell as it starts.
+
+    Raises:
+        CellError: if a cell fails, or its kernel dies.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    at = 0
+
+    def started(cell: NotebookNode, cell_index: int) -> None:
+        nonlocal at
+        at = cell_index
+        if on_cell is not None:
+            on_cell(cell_index)
+
+    try:
+        return papermill.execute_notebook(
+            notebook,
+            output,
+            parameters=parameters,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            cwd=folder,
+            kernel_manager_class=OwnKernel,
+            on_cell_start=started,
+        )
+    except PapermillExecutionError as error:
+        raise _cell_error(notebook, error) from None
+    except DeadKernelError:
+        heading = _heading(notebook, notebook.cells[at].source if at < len(notebook.cells) else "")
+        raise CellError(
+            heading, "", "DeadKernelError", "The kernel died. Was there enough memory?", True
+        ) from None
+
+
+def _cell_error(notebook: NotebookNode, error: Any) -> CellError:
+    trace = _ANSI.sub("", "\n".join(error.traceback))
+    arrows = re.findall(r"^-+> *\d+ (.*)$", trace, flags=re.MULTILINE)
+    # Calm errors render as their message alone (CourseError._render_traceback_).
+    calm = trace.strip() == str(error.evalue).strip() and bool(trace.strip())
+    own = [line.strip() for line in arrows if line.strip() in error.source]
+    message = "\n".join(str(error.evalue).strip().splitlines()[:_LINES])
+    return CellError(
+        _heading(notebook, error.source), own[0] if own else "", error.ename, message, calm
+    )
+
+
+def _heading(notebook: NotebookNode, source: str) -> str:
+    heading = ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            found = re.findall(r"^#+ +(.+)$", cell.source, flags=re.MULTILINE)
+            heading = found[-1].strip() if found else heading
+        elif cell.source == source:
+            return heading
+    return ""

@@ -1,0 +1,195 @@
+"""``check``, ``hint`` and ``solve``: what an attendee calls."""
+
+import linecache
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from multistage.errors import CourseError
+from multistage.exercises.card import Card, shown
+from multistage.exercises.exercise import Exercise, Wrong, find_exercise
+from multistage.exercises.guard import Printed, TimeUp, guarded
+from multistage.exercises.progress import Progress
+from multistage.exercises.source import solution
+from multistage.workspace import find_course
+
+__all__ = ["Exercise", "NotYet", "Unfilled", "Wrong", "check", "hint", "probe", "solve"]
+
+FAILURES_BEFORE_SOLUTION = 3
+
+
+class NotYet(CourseError):
+    """An answer was refused; the card says why. It stops the cells below, calmly."""
+
+
+class Unfilled(NotImplementedError):
+    """The stub was not filled in yet; the message names the exercise."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+def check(exercise: str, answer: Callable[..., Any]) -> None:
+    """Check ``answer`` and show a card: passed, or what is wrong.
+
+    Args:
+        exercise: its id, such as ``"2.1"``.
+        answer: the function itself, not its result.
+
+    Raises:
+        Unfilled: if the answer is still the stub.
+        NotYet: if the answer is wrong. The cells below would run on a wrong function.
+        CourseError: if there is no such exercise.
+    """
+    task = find_exercise(exercise)
+    progress = Progress.here()
+    entry = progress.entry(exercise)
+    name = f"Exercise {task.id}: {task.title}"
+    try:
+        probe(task, answer)
+    except NotImplementedError:
+        Card(
+            "open",
+            f"{name}. Not filled in yet",
+            "Replace the line with NotImplementedError by your answer, run the cell, and check "
+            "again.",
+            footer=_way_on(task.id, entry.failures),
+        ).show()
+        raise Unfilled(name) from None
+    except Wrong as wrong:
+        entry.attempts += 1
+        entry.failures += 1
+        progress.keep(exercise, entry)
+        _wrong_card(name, wrong, _way_on(task.id, entry.failures)).show()
+        raise NotYet(f"{name}: {wrong.message}") from None
+    entry.attempts += 1
+    entry.failures = 0
+    entry.passed = True
+    progress.keep(exercise, entry)
+    Card("passed", f"{name}. Passed").show()
+
+
+def probe(task: Exercise, answer: Callable[..., Any]) -> None:
+    """Run the check of ``task`` on ``answer``: once with a fixed seed, once with a fresh one.
+
+    Raises:
+        Wrong: if the answer is refused, raises, takes too long or replaces parts of a library.
+        NotImplementedError: if the answer does.
+    """
+    if not callable(answer):
+        raise Wrong("Give the function itself, not its result.", "a function", _kind(answer))
+    printed = Printed()
+    replaced: list[str] = []
+    try:
+        with guarded(task.seconds) as (printed, replaced):
+            for seed in (0, None):
+                task.check(answer, np.random.default_rng(seed))
+    except NotImplementedError:
+        raise
+    except TimeUp:
+        raise Wrong(
+            f"It did not end within {task.seconds:g} s. Look for a loop that never ends, or for "
+            "work that can be done once."
+        ) from None
+    except Wrong as wrong:
+        wrong.printed = printed.text
+        raise
+    except (Exception, SystemExit) as error:
+        raise _raised(error, answer, printed) from None
+    if replaced:
+        raise Wrong(f"It replaced {', '.join(replaced)}. Leave the libraries as they are.")
+
+
+def hint(exercise: str) -> None:
+    """Show the next hint of ``exercise``; after the last one, the first again."""
+    task = find_exercise(exercise)
+    progress = Progress.here()
+    entry = progress.entry(exercise)
+    number = entry.hints % len(task.hints)
+    entry.hints += 1
+    progress.keep(exercise, entry)
+    more = number + 1 < len(task.hints)
+    Card(
+        "hint",
+        f"Exercise {task.id}: {task.title}. Hint {number + 1} of {len(task.hints)}",
+        task.hints[number],
+        footer=f'Another: hint("{task.id}")' if more else f'The answer: solve("{task.id}")',
+    ).show()
+
+
+def solve(exercise: str) -> None:
+    """Show the solution of ``exercise`` and define it in the notebook."""
+    task = find_exercise(exercise)
+    code = solution(find_course(), exercise)
+    progress = Progress.here()
+    entry = progress.entry(exercise)
+    entry.solution_shown = True
+    progress.keep(exercise, entry)
+    shell = _shell()
+    if shell is not None:
+        file = f"<solution of exercise {exercise}>"
+        linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
+        exec(compile(code, file, "exec"), shell.user_ns)
+    Card(
+        "solution",
+        f"Exercise {task.id}: {task.title}. A solution",
+        "It is now defined in this notebook: run the check, then read it."
+        if shell is not None
+        else "",
+        {"code": code},
+    ).show()
+
+
+def _wrong_card(name: str, wrong: Wrong, footer: str) -> Card:
+    facts = {}
+    if wrong.expected is not None or wrong.got is not None:
+        facts = {"expected": shown(wrong.expected), "got": shown(wrong.got)}
+    if line := getattr(wrong, "line", ""):
+        facts["your line"] = line
+    if text := getattr(wrong, "printed", "").strip():
+        facts["printed"] = shown(text)
+    return Card("wrong", f"{name}. Not yet", wrong.message, facts, footer)
+
+
+def _way_on(exercise: str, failures: int) -> str:
+    if failures >= FAILURES_BEFORE_SOLUTION:
+        return f'A hint: hint("{exercise}"). The solution: solve("{exercise}")'
+    return f'A hint: hint("{exercise}")'
+
+
+def _raised(error: BaseException, answer: Callable[..., Any], printed: Printed) -> Wrong:
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    line = _own_line(error, answer)
+    if line:
+        wrong = Wrong(f"It raised {said}")
+        wrong.line = line
+    else:
+        wrong = Wrong(f"The check could not use what it returned ({said}).")
+    wrong.printed = printed.text
+    return wrong
+
+
+def _own_line(error: BaseException, answer: Callable[..., Any]) -> str:
+    """The last line of the attendee's own code in the traceback: his file, or another cell."""
+    code = getattr(answer, "__code__", None) or getattr(type(answer).__call__, "__code__", None)
+    own = code.co_filename if code else ""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == own or "ipykernel_" in frame.filename
+    ]
+    return f"line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__name__}: {shown(value)}"
+
+
+def _shell() -> Any:
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return None
+    return get_ipython()

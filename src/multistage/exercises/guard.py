@@ -1,0 +1,118 @@
+"""Run somebody's answer so that it can do no harm to the notebook around it.
+
+For the time of a check, what it prints is caught (and dropped beyond a limit), a timer ends it,
+and attributes of the libraries that it replaced are put back.
+"""
+
+import builtins
+import io
+import math
+import random
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from types import FrameType, ModuleType
+
+import numpy as np
+import pandas as pd
+
+PRINT_LIMIT = 2_000  # characters of output that are kept
+_OURS = "multistage."
+
+
+class TimeUp(BaseException):
+    """The time limit has passed. Not an ``Exception``, so that an answer does not swallow it."""
+
+
+class Printed(io.TextIOBase):
+    """A text stream that keeps the first ``PRINT_LIMIT`` characters and drops the rest."""
+
+    def __init__(self) -> None:
+        self._kept: list[str] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        """Return True: anything may be written."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Keep what still fits and say that all of it was written."""
+        room = PRINT_LIMIT - self._size
+        if room > 0:
+            self._kept.append(text[:room])
+            self._size += len(text[:room])
+        return len(text)
+
+    @property
+    def text(self) -> str:
+        """What was kept."""
+        return "".join(self._kept)
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise ``TimeUp`` in the body after ``seconds``, and again until it ends.
+
+    It needs the main thread, where notebooks run their cells; elsewhere there is no limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TimeUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def unpatched() -> Iterator[list[str]]:
+    """Put back what the body replaced in libraries; yield the list of names, filled at the end."""
+    kept = {module: _callables(module) for module in _watched()}
+    state = np.random.get_state(), random.getstate()
+    changed: list[str] = []
+    try:
+        yield changed
+    finally:
+        for module, before in kept.items():
+            changed += _put_back(module, before)
+        np.random.set_state(state[0])
+        random.setstate(state[1])
+
+
+@contextmanager
+def guarded(seconds: float) -> Iterator[tuple[Printed, list[str]]]:
+    """Guard the body in all three ways; yield what it prints and the names it replaced."""
+    printed = Printed()
+    with (
+        unpatched() as changed,
+        redirect_stdout(printed),
+        redirect_stderr(printed),
+        time_limit(seconds),
+    ):
+        yield printed, changed
+
+
+def _watched() -> list[ModuleType]:
+    ours = [module for name, module in sys.modules.items() if name.startswith(_OURS) and module]
+    return [builtins, math, random, np, np.random, np.linalg, pd, *ours]
+
+
+def _callables(module: ModuleType) -> dict[str, object]:
+    return {name: value for name, value in vars(module).items() if callable(value)}
+
+
+def _put_back(module: ModuleType, before: dict[str, object]) -> list[str]:
+    now = vars(module)
+    changed = [name for name, value in before.items() if now.get(name, module) is not value]
+    for name in changed:
+        setattr(module, name, before[name])
+    return [f"{module.__name__}.{name}" for name in changed]

@@ -1,0 +1,5 @@
+"""``python -m multistage.lab`` is the command line ``lab``."""
+
+from multistage.lab.app import main
+
+main()

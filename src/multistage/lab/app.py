@@ -1,0 +1,31 @@
+"""``lab``: one command a module, and one way to fail."""
+
+import sys
+
+import typer
+
+from multistage.errors import CourseError
+from multistage.lab import build, run
+
+app = typer.Typer(
+    name="lab",
+    help="Run, build and look after the course on multi-stage recommender systems.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("run")(run.command)
+app.command("build")(build.command)
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend ends it with its message alone."""
+    try:
+        app()
+    except CourseError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("lab: interrupted", file=sys.stderr)
+        sys.exit(130)

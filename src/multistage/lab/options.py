@@ -1,0 +1,16 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Root = Annotated[
+    Path | None,
+    typer.Option(help="The course folder; by default the one around the current directory."),
+]
+Sections = Annotated[
+    list[int] | None,
+    typer.Option("--section", help="A section's number; may be given more than once."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -1,0 +1,95 @@
+"""``lab run``: execute the solved labs in order and say what came of it."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from multistage.lab.options import Json, Root, Sections
+from multistage.lab.runner import Report, SectionResult, Summary, run_sections
+from multistage.workspace import Workspace
+
+
+def command(
+    dataset: Annotated[str, typer.Option(help="store, movielens or rees46.")] = "store",
+    profile: Annotated[str, typer.Option(help="ci, laptop or gpu.")] = "laptop",
+    events: Annotated[
+        str | None, typer.Option(help="A glob of REES46 files, for --dataset rees46.")
+    ] = None,
+    section: Sections = None,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Execute the solved labs, each in a fresh kernel; write build/run/<dataset>-<profile>/.
+
+    With --section, what earlier sections hand over is built first if it is missing or damaged.
+    """
+    workspace = Workspace.open(dataset, profile, root)
+    console = Console(stderr=True)
+    with _Bars(console) as bars:
+        summary = run_sections(workspace, section, events, report=bars)
+    if as_json:
+        print(json.dumps(summary.to_dict(), indent=1))
+    else:
+        _print(summary, Console())
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+class _Bars(Report):
+    """One line a section: its name, a bar over its cells, the time it has taken."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            console=console,
+        )
+
+    def __enter__(self) -> "_Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def started(self, section: str, cells: int) -> None:
+        self._task = self._progress.add_task(section, total=cells)
+        if not self._progress.console.is_terminal:
+            self._progress.console.print(f"{section} …")
+
+    def cell(self, index: int) -> None:
+        self._progress.update(self._task, completed=index)
+
+    def ended(self, result: SectionResult) -> None:
+        if result.status == "passed":
+            total = self._progress.tasks[self._task].total
+            self._progress.update(self._task, completed=total)
+        self._progress.stop_task(self._task)
+
+
+def _print(summary: Summary, console: Console) -> None:
+    table = Table(
+        title=f"{summary.dataset}, profile {summary.profile}, {summary.device}",
+        title_justify="left",
+    )
+    table.add_column("section")
+    table.add_column("status")
+    table.add_column("seconds", justify="right")
+    table.add_column("measured", overflow="fold")
+    for result in summary.sections:
+        measured = "  ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
+        seconds = f"{result.seconds:.1f}" if result.status != "skipped" else ""
+        table.add_row(result.section, result.status, seconds, measured)
+    console.print(table)
+    for result in summary.sections:
+        if result.error:
+            console.print(f"{result.section} failed at: {result.error.heading}", markup=False)
+            if result.error.line and not result.error.calm:
+                console.print(f"    {result.error.line}", markup=False, highlight=False)
+            console.print(str(result.error), markup=False, highlight=False)
