@@ -2,6 +2,7 @@
 
 import logging
 import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,22 @@ _LINES = 6  # of an error's message that are kept
 
 
 class OwnKernel(AsyncKernelManager):
-    """Starts ``sys.executable -m ipykernel_launcher``, whatever kernels the machine has."""
+    """Starts ``sys.executable -m ipykernel_launcher``, whatever kernels the machine has.
+
+    Its messages are encrypted, since other people may have accounts on the machine, and what it
+    logs to standard error is dropped: errors of cells come back in the notebook.
+    """
 
     @default("kernel_spec_manager")
     def _own_specs(self) -> KernelSpecManager:
         return KernelSpecManager(kernel_dirs=[])
+
+    @default("transport_encryption")
+    def _encrypted(self) -> str:
+        return "auto"
+
+    async def _async_pre_start_kernel(self, **kwargs: Any) -> tuple[list[str], dict[str, Any]]:
+        return await super()._async_pre_start_kernel(stderr=subprocess.DEVNULL, **kwargs)
 
 
 @dataclass(eq=False)
@@ -69,12 +81,12 @@ def execute(
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    at = 0
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
+    running = ""
 
     def started(cell: NotebookNode, cell_index: int) -> None:
-        nonlocal at
-        at = cell_index
+        nonlocal running
+        running = cell.source
         if on_cell is not None:
             on_cell(cell_index)
 
@@ -93,10 +105,8 @@ def execute(
     except PapermillExecutionError as error:
         raise _cell_error(notebook, error) from None
     except DeadKernelError:
-        heading = _heading(notebook, notebook.cells[at].source if at < len(notebook.cells) else "")
-        raise CellError(
-            heading, "", "DeadKernelError", "The kernel died. Was there enough memory?", True
-        ) from None
+        said = "The kernel died. Was there enough memory?"
+        raise CellError(_heading(notebook, running), "", "DeadKernelError", said, True) from None
 
 
 def _cell_error(notebook: NotebookNode, error: Any) -> CellError:
