@@ -2,6 +2,7 @@
 
 from multistage.evaluation.holdout import Holdout
 from multistage.evaluation.metrics import (
+    auc_interval,
     bootstrap_interval,
     catalog_coverage,
     ndcg_at_k,
@@ -12,6 +13,7 @@ from multistage.evaluation.waterfall import waterfall
 
 __all__ = [
     "Holdout",
+    "auc_interval",
     "bootstrap_interval",
     "catalog_coverage",
     "ndcg_at_k",

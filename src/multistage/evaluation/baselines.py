@@ -60,17 +60,17 @@ def als(
     from implicit.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
 
-    model = AlternatingLeastSquares(
-        factors=factors,
-        regularization=regularisation,
-        alpha=alpha,
-        iterations=iterations,
-        random_state=seed,
-        num_threads=1,  # several threads add up in another order each time
-    )
     with threadpool_limits(1, "blas"):
-        model.fit(purchases, show_progress=False)
-        users = model.recalculate_user(np.arange(history.shape[0]), history)
+        model = AlternatingLeastSquares(
+            factors=factors,
+            regularization=regularisation,
+            alpha=alpha,
+            iterations=iterations,
+            random_state=seed,
+            num_threads=1,  # several threads add up in another order each time
+        )
+        model.fit(csr_matrix(purchases), show_progress=False)
+        users = model.recalculate_user(np.arange(history.shape[0]), csr_matrix(history))
     return (users @ model.item_factors.T).astype(np.float64)
 
 
@@ -79,7 +79,7 @@ def item_knn(purchases: csr_matrix, history: csr_matrix, neighbours: int = 50) -
     from implicit.nearest_neighbours import CosineRecommender
 
     model = CosineRecommender(K=neighbours, num_threads=1)
-    model.fit(purchases, show_progress=False)
+    model.fit(csr_matrix(purchases), show_progress=False)
     similarity = model.similarity.tolil()
     similarity.setdiag(0)
     return (history @ similarity.tocsr()).toarray()

@@ -95,6 +95,29 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def auc_interval(
+    target: NDArray[np.integer], score: Floats, samples: int = 200, seed: int = 0
+) -> tuple[float, float, float]:
+    """Return the area under the ROC curve and its 95% percentile bootstrap interval over rows.
+
+    Args:
+        target: ``(n,)`` 0 or 1.
+        score: ``(n,)``, higher for more likely 1.
+        samples: how many times the rows are drawn anew, with replacement.
+        seed: same seed, same interval.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    target, score = np.asarray(target).ravel(), np.asarray(score).ravel()
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(samples):
+        rows = rng.integers(len(target), size=len(target))
+        drawn.append(roc_auc_score(target[rows], score[rows]))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(roc_auc_score(target, score)), float(low), float(high)
+
+
 def _relevant_per_user(relevant: csr_matrix) -> Ints:
     return np.diff(relevant.indptr)
 

@@ -2,6 +2,16 @@
 
 from multistage.features.columns import hour, log_price, weekday
 from multistage.features.history import add_user_history, user_history
+from multistage.features.tables import fit_workflow, write_table
 from multistage.features.target_encoding import TargetEncoding
 
-__all__ = ["TargetEncoding", "add_user_history", "hour", "log_price", "user_history", "weekday"]
+__all__ = [
+    "TargetEncoding",
+    "add_user_history",
+    "fit_workflow",
+    "hour",
+    "log_price",
+    "user_history",
+    "weekday",
+    "write_table",
+]

@@ -1,6 +1,7 @@
 """Target encoding done right: out of fold on training rows, one global value a key elsewhere."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,15 @@ class TargetEncoding:
             )
             values[f"{column}_te"] = others.astype("float32")
         return train.assign(**values)
+
+    def save(self, file: Path) -> None:
+        """Write the learned values to a Parquet file: ``column``, ``key``, ``value``."""
+        tables = [
+            pd.DataFrame({"column": column, "key": values.index.astype(str), "value": values})
+            for column, values in self.encodings_.items()
+        ]
+        overall = pd.DataFrame({"column": ["target"], "key": ["mean"], "value": [self.mean_]})
+        pd.concat([*tables, overall], ignore_index=True).to_parquet(file)
 
     def _smoothed(self, totals: pd.Series, counts: pd.Series) -> pd.Series:
         return (totals + self.smoothing * self.mean_) / (counts + self.smoothing)

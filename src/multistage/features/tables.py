@@ -1,0 +1,34 @@
+"""Fitting and saving NVTabular workflows and tables with no path of this machine in them."""
+
+from contextlib import chdir
+from pathlib import Path
+from shutil import rmtree
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from merlin.io import Dataset
+    from nvtabular import Workflow
+
+
+def fit_workflow(workflow: "Workflow", train: "Dataset", folder: Path) -> None:
+    """Fit ``workflow`` on ``train`` and save it as ``folder/workflow``.
+
+    NVTabular keeps the path of each category file in the pickled workflow and in its schema.
+    Fitting and saving inside ``folder``, under relative names, keeps those paths relative;
+    ``Workflow.load`` points them at wherever the folder is by then.
+    """
+    from merlin.dag import Graph
+    from nvtabular.ops import Categorify
+
+    for node in Graph.get_nodes_by_op_type([workflow.output_node], Categorify):
+        node.op.out_path = "fitted"
+    with chdir(folder):
+        workflow.fit(train)
+        workflow.save("workflow")
+        rmtree("fitted")
+
+
+def write_table(table: "Dataset", folder: Path) -> None:
+    """Write a transformed table with its schema as Parquet into ``folder``."""
+    table.to_parquet(str(folder))
+    (folder / "_file_list.txt").unlink()  # absolute paths, and nothing reads it
