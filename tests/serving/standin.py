@@ -116,9 +116,7 @@ def _train(rng, user_table, item_table, dim):
         [
             users[list(USER_COLUMNS)],
             items[["product", "brand", "cat_0", "price", "product_te"]],
-            pd.DataFrame(
-                {"hour": rng.integers(3, 27, rows), "weekday": rng.integers(3, 10, rows)}
-            ),
+            pd.DataFrame({"hour": rng.integers(3, 27, rows), "weekday": rng.integers(3, 10, rows)}),
         ],
         axis=1,
     )

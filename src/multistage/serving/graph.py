@@ -1,0 +1,93 @@
+"""The four-stage graph, and the thing that answers requests with it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from merlin.dag import Graph
+from merlin.schema import ColumnSchema, Schema
+from merlin.table import TensorTable
+
+from multistage.serving.operators import (
+    EncodeUsers,
+    FilterCandidates,
+    OrderByScore,
+    QueryUserFeatures,
+    RetrieveCandidates,
+    ScoreCandidates,
+    ServingOperator,
+)
+from multistage.serving.request import check_request
+from multistage.serving.runtime import ServingRuntime, load_graph
+
+if TYPE_CHECKING:
+    from merlin.systems.dag import Ensemble
+
+REQUEST_SCHEMA = Schema(
+    [
+        ColumnSchema("user_id", dtype="int64"),
+        ColumnSchema("time", dtype="float64"),
+        ColumnSchema("k", dtype="int32"),
+    ]
+)
+REPLY = ("user_id", "ordered_ids", "ordered_scores", "mark")
+
+
+def four_stages(
+    exports: Path, candidates: int = 100, order: ServingOperator | None = None
+) -> "Ensemble":
+    """Return the graph retrieve, filter, score, order as one path of operators.
+
+    Args:
+        exports: a folder with what section 4 exported, each artifact a folder in it, and with
+            ``feature_repository``.
+        candidates: how many products a user the ranker judges.
+        order: the last stage; by default the best scores first.
+
+    Twice as many products as needed are retrieved, for the filter to choose from.
+    """
+    from merlin.systems.dag import Ensemble
+
+    path = (
+        REQUEST_SCHEMA.column_names
+        >> QueryUserFeatures(exports)
+        >> EncodeUsers(exports)
+        >> RetrieveCandidates(2 * candidates, exports)
+        >> FilterCandidates(candidates, exports)
+        >> ScoreCandidates(candidates, exports)
+        >> (order or OrderByScore())
+    )
+    return Ensemble(path[list(REPLY)], REQUEST_SCHEMA)
+
+
+class Recommender:
+    """Answers requests with a graph, in process; Triton's model runs this very class."""
+
+    def __init__(self, graph: Graph, default_k: int = 10) -> None:
+        """Answer with ``graph``, and with ``default_k`` products where a request names no k."""
+        self.graph, self.default_k = graph, default_k
+        self._most = _width(graph)
+        self.runtime = ServingRuntime()
+
+    @classmethod
+    def load(cls, folder: Path) -> "Recommender":
+        """Load an exported graph from a version folder of a model repository."""
+        return cls(load_graph(folder))
+
+    def run(self, user_id: np.ndarray, time: np.ndarray, k: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the reply's columns; see :func:`multistage.serving.request.check_request`."""
+        columns = zip(
+            REQUEST_SCHEMA.column_names,
+            check_request(user_id, time, k, self._most),
+            strict=True,
+        )
+        answer = self.runtime.transform(self.graph, TensorTable(dict(columns)))
+        return {name: answer[name].values for name in REPLY}
+
+
+def _width(graph: Graph) -> int:
+    """Return how many candidates a user the last stage orders."""
+    node: Any = graph.output_node
+    while "candidate_scores" not in node.output_schema.column_names or node.op is None:
+        node = node.parents[0]
+    return node.output_schema["candidate_scores"].shape.as_tuple[1]

@@ -1,0 +1,29 @@
+"""Merlin Systems operators for a batch of users: one column set in, a larger one out.
+
+Every operator keeps one row a user. Candidates are a fixed-width column of shape (users, width);
+a place that no product fills holds ``NO_PRODUCT``.
+"""
+
+from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
+from multistage.serving.operators.features import QueryUserFeatures
+from multistage.serving.operators.filtering import FilterCandidates
+from multistage.serving.operators.ordering import (
+    OrderByDiversity,
+    OrderByScore,
+    OrderBySampling,
+)
+from multistage.serving.operators.retrieval import EncodeUsers, RetrieveCandidates
+from multistage.serving.operators.scoring import ScoreCandidates
+
+__all__ = [
+    "NO_PRODUCT",
+    "EncodeUsers",
+    "FilterCandidates",
+    "OrderByDiversity",
+    "OrderByScore",
+    "OrderBySampling",
+    "QueryUserFeatures",
+    "RetrieveCandidates",
+    "ScoreCandidates",
+    "ServingOperator",
+]

@@ -1,0 +1,63 @@
+"""The user's side of a request: online features, and what to do where there are none."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from merlin.schema import ColumnSchema, Schema
+from merlin.table import TensorTable
+
+from multistage.serving.feature_store import SEEN, OnlineUserFeatures
+from multistage.serving.operators.base import ServingOperator
+from multistage.serving.request import Mark
+
+# Where set, the feature repository that it names is asked instead of the exported copy.
+LIVE_REPOSITORY = "MULTISTAGE_FEATURE_REPOSITORY"
+
+
+class QueryUserFeatures(ServingOperator):
+    """Reads the features of all users of a request from Feast in one call.
+
+    An unknown user gets the defaults of ``context.json`` and the mark ``POPULAR``. If the online
+    store does not answer, every user of the request does, with the mark ``DEGRADED``.
+    """
+
+    artifacts = ("feature_repository", "context")
+
+    def load(self, exports: Path) -> None:
+        """Open the feature repository, and read the defaults of unknown users."""
+        live = os.environ.get(LIVE_REPOSITORY)
+        self._reader = OnlineUserFeatures(Path(live) if live else exports / "feature_repository")
+        context = json.loads((exports / "context" / "context.json").read_text())
+        self._defaults = context["unknown_user"]
+        self.features = {
+            name: str(column.dtype)
+            for name, column in self._reader.read(np.array([-1]), self._defaults)[0].items()
+        }
+
+    def adds(self) -> Schema:
+        """Return the feature columns, the ragged ``seen`` and ``mark``."""
+        columns = [ColumnSchema(name, dtype=dtype) for name, dtype in self.features.items()]
+        columns.append(ColumnSchema(SEEN, dtype="int64", dims=(None, None)))
+        columns.append(ColumnSchema("mark", dtype="int8"))
+        return Schema(columns)
+
+    def run(self, table: TensorTable) -> dict[str, Any]:
+        """Return one value a user and feature, the seen products, and the marks."""
+        user_ids = table["user_id"].values
+        try:
+            columns, seen, known = self._reader.read(user_ids, self._defaults)
+            mark = np.where(known, Mark.PERSONAL, Mark.POPULAR).astype("int8")
+        except Exception:
+            # The store's client decides what a lost connection raises; none may lose an answer.
+            columns = {
+                name: np.full(user_ids.size, self._defaults[name], dtype)
+                for name, dtype in self.features.items()
+            }
+            seen = [np.empty(0, "int64")] * user_ids.size
+            mark = np.full(user_ids.size, Mark.DEGRADED, "int8")
+        offsets = np.zeros(user_ids.size + 1, "int32")
+        np.cumsum([products.size for products in seen], out=offsets[1:])
+        return {**columns, SEEN: (np.concatenate(seen), offsets), "mark": mark}

@@ -1,0 +1,66 @@
+"""Stage three: the ranker judges every candidate of every user, in one call."""
+
+from pathlib import Path
+
+import numpy as np
+from merlin.schema import ColumnSchema, Schema
+from merlin.table import TensorTable
+
+from multistage.serving.catalog import Context, popular_products, read_catalog
+from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
+from multistage.serving.request import Mark
+from multistage.serving.saved_model import SavedModel
+
+
+class ScoreCandidates(ServingOperator):
+    """Joins user, product and context, and calls the ranker once for the whole request.
+
+    The product's features come from the columnar snapshot that was exported with the index.
+    A user without features keeps the popular products in their order: the score is then each
+    product's share of all purchases.
+    """
+
+    artifacts = ("ranker", "item_features", "popularity", "context")
+
+    def __init__(self, candidates: int, exports: Path | None = None) -> None:
+        """Score ``candidates`` products a user."""
+        self.candidates = candidates
+        super().__init__(exports)
+
+    def load(self, exports: Path) -> None:
+        """Load the ranker, the products' columns and the code of the request's time."""
+        self._ranker = SavedModel(exports / "ranker")
+        self._catalog = read_catalog(exports / "item_features")
+        self._context = Context.read(exports / "context")
+        popularity = popular_products(exports / "popularity")
+        self._share = np.zeros(self._catalog.ids.size + 1, "float32")
+        self._share[self._catalog.positions(popularity.ids)] = popularity.share
+
+    def adds(self) -> Schema:
+        """Return ``candidate_scores``; NaN where there is no product."""
+        return Schema(
+            [ColumnSchema("candidate_scores", dtype="float32", dims=(None, self.candidates))]
+        )
+
+    def run(self, table: TensorTable) -> dict[str, np.ndarray]:
+        """Return the scores, shape (users, candidates)."""
+        ids = table["candidate_ids"].values
+        positions = self._catalog.positions(ids)
+        scores = self._share[positions]
+        personal = np.flatnonzero(table["mark"].values == Mark.PERSONAL)
+        if personal.size:
+            scores[personal] = self._score(table, personal, positions[personal])
+        scores[ids == NO_PRODUCT] = np.nan
+        return {"candidate_scores": scores}
+
+    def _score(self, table: TensorTable, users: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        context = self._context.encode(table["time"].values[users])
+        items = positions.reshape(-1)
+        columns = {}
+        for name in self._ranker.inputs:
+            if name in self._catalog.features:
+                columns[name] = self._catalog.features[name][items]
+            else:
+                by_user = context[name] if name in context else table[name].values[users]
+                columns[name] = np.repeat(by_user, self.candidates)
+        return self._ranker(columns).reshape(positions.shape)

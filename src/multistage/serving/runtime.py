@@ -1,0 +1,168 @@
+"""Run a Merlin graph so that every node is evaluated once, in process or on Triton.
+
+``merlin.dag``'s executor evaluates a node again for every path that leads to it. ``OnceExecutor``
+remembers what a node returned for as long as one request lasts. ``ServingRuntime`` exports a graph
+to Triton's Python backend with a small model file of our own in place of Merlin's, which would
+import every framework that Merlin knows before the server is ready.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from merlin.dag import Graph, Node, postorder_iter_nodes
+from merlin.dag.executors import LocalExecutor
+from merlin.dag.runtime import Runtime
+from merlin.schema import Schema
+from merlin.table import TensorTable
+
+MODEL = "recommender"
+GRAPH = "graph.pkl"
+CHECKSUMS = "checksums.json"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one node did in one request."""
+
+    operator: str
+    seconds: float
+    table: TensorTable
+
+
+class OnceExecutor(LocalExecutor):
+    """Merlin's local executor, with a memory. Make one for each request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._results: dict[int, TensorTable] = {}
+        self.steps: list[Step] = []
+
+    def _execute_node(
+        self, node: Node, transformable: Any, capture_dtypes: bool = False, strict: bool = False
+    ) -> TensorTable:
+        if id(node) not in self._results:
+            self._results[id(node)] = super()._execute_node(
+                node, transformable, capture_dtypes, strict
+            )
+        return self._results[id(node)]
+
+    def _run_node_transform(
+        self, node: Node, input_data: Any, capture_dtypes: bool = False, strict: bool = False
+    ) -> TensorTable:
+        start = perf_counter()
+        table = super()._run_node_transform(node, input_data, capture_dtypes, strict)
+        if node.op:
+            self.steps.append(Step(type(node.op).__name__, perf_counter() - start, table))
+        return table
+
+
+class ServingRuntime(Runtime):
+    """In process, and as an exporter: ``ensemble.export(folder, runtime=ServingRuntime())``."""
+
+    def __init__(self) -> None:
+        super().__init__(executor=OnceExecutor())
+
+    def transform(self, graph: Graph, transformable: TensorTable) -> TensorTable:
+        """Run one request; what each node did is then in :attr:`steps`."""
+        self.executor = OnceExecutor()
+        return super().transform(graph, transformable)
+
+    @property
+    def steps(self) -> list[Step]:
+        """What each node did in the last request, in the order in which they ran."""
+        return self.executor.steps
+
+    def export(self, ensemble: Any, path: str) -> None:
+        """Write a Triton model repository with one model, ``recommender``.
+
+        Args:
+            ensemble: a ``merlin.systems.dag.Ensemble`` of operators that run in Python.
+            path: an empty or missing folder. Everything that the model needs is copied into it.
+        """
+        import cloudpickle
+
+        model = Path(path) / MODEL
+        version = model / "1"
+        version.mkdir(parents=True)
+        graph = ensemble.graph
+        for node in postorder_iter_nodes(graph.output_node, flatten_subgraphs=True):
+            node.op.save_artifacts(str(version))
+        (version / GRAPH).write_bytes(cloudpickle.dumps(graph))
+        shutil.copyfile(Path(__file__).with_name("triton_model.py"), version / "model.py")
+        (model / "config.pbtxt").write_text(_config(graph.input_schema, graph.output_schema))
+        write_checksums(version)
+
+
+def load_graph(folder: Path) -> Graph:
+    """Load an exported graph, after checking that no file differs from what was exported.
+
+    Args:
+        folder: the version folder of the model, ``<repository>/recommender/1``.
+
+    Raises:
+        ValueError: if a file was changed, added or taken away; nothing is unpickled then.
+    """
+    import pickle
+
+    verify_checksums(folder)
+    with (folder / GRAPH).open("rb") as stream:
+        graph = pickle.load(stream)  # written by this machine's export, as the checksums say
+    for node in postorder_iter_nodes(graph.output_node, flatten_subgraphs=True):
+        node.op.load_artifacts(str(folder))
+    return graph
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the sha256 of every file in ``folder`` into it."""
+    (folder / CHECKSUMS).write_text(json.dumps(_checksums(folder), indent=1, sort_keys=True))
+
+
+def verify_checksums(folder: Path) -> None:
+    """Raise ``ValueError``, naming the file, unless ``folder`` is what was exported."""
+    try:
+        expected = json.loads((folder / CHECKSUMS).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{CHECKSUMS} cannot be read: export the graph again.") from error
+    found = _checksums(folder)
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ValueError(f"{name} is not as it was exported: export the graph again.")
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    sums = {}
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        if file.is_file() and name != CHECKSUMS and "__pycache__" not in name:
+            with file.open("rb") as stream:
+                sums[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return sums
+
+
+# Requests may leave these out: the model file fills them in.
+OPTIONAL = ("time", "k")
+
+
+def _config(inputs: Schema, outputs: Schema) -> str:
+    import tritonclient.grpc.model_config_pb2 as model_config
+    from google.protobuf import text_format
+    from merlin.systems.triton.export import _convert_dtype
+
+    config = model_config.ModelConfig(name=MODEL, backend="python")
+    config.instance_group.add(kind=model_config.ModelInstanceGroup.KIND_CPU, count=1)
+    for column in inputs:
+        config.input.add(
+            name=column.name,
+            data_type=_convert_dtype(column.dtype),
+            dims=[-1],
+            optional=column.name in OPTIONAL,
+        )
+    for column in outputs:
+        dims = [-1] * len(column.shape.dims) if column.shape.dims else [-1]
+        config.output.add(name=column.name, data_type=_convert_dtype(column.dtype), dims=dims)
+    return text_format.MessageToString(config)

@@ -1,0 +1,295 @@
+"""Start a real Triton Inference Server, wait until it is ready, and leave none behind.
+
+The server is the ``tritonserver`` on PATH (in a container), or the one that the wheel
+``nvidia-pytriton`` carries. It listens on loopback, on ports that were free a moment ago.
+"""
+
+import contextlib
+import ctypes
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from multistage.errors import CourseError
+
+LOOPBACK = "127.0.0.1"
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+LIBPYTHON = f"libpython{PYTHON}.so.1.0"
+PR_SET_PDEATHSIG = 1
+
+# What the log says, and what it means to the person in front of it.
+REASONS = (
+    (r"libpython[\w.]+: cannot open", f"{LIBPYTHON} was not found: install libpython{PYTHON}."),
+    (r"ddress already in use|failed to start .* service", "A port is taken: choose another."),
+    (
+        r"No space left on device|shm.*(?:fail|unable)|Failed to initialize the shared memory",
+        "There is too little shared memory in /dev/shm: 64 MB must be free.",
+    ),
+    (r"is not as it was exported|cannot be read: export", "The model repository is damaged."),
+    (r"No module named '?(\w+)", "A Python package is missing in the server's environment."),
+)
+
+
+class TritonError(CourseError):
+    """The server did not start, or is gone; the message gives the log's own reason."""
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that is free now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return probe.getsockname()[1]
+
+
+class TritonServer:
+    """One server process for one model repository; a context manager.
+
+    The process is in a group of its own and dies with the thread that started it, so a killed
+    kernel leaves no server behind. Nothing is stopped that was not started here.
+    """
+
+    def __init__(
+        self,
+        repository: Path | str,
+        *,
+        host: str = LOOPBACK,
+        http_port: int | None = None,
+        grpc_port: int | None = None,
+        metrics_port: int | None = None,
+        environment: dict[str, str] | None = None,
+        wait: float = 180.0,
+    ) -> None:
+        """Prepare to serve ``repository``; :meth:`start` or ``with`` starts.
+
+        Args:
+            repository: a Triton model repository.
+            host: the address to listen on.
+            http_port: a port, or None for a free one; likewise the others.
+            grpc_port: see ``http_port``.
+            metrics_port: see ``http_port``.
+            environment: variables to set for the server beside the current ones.
+            wait: seconds within which the server must be ready.
+        """
+        self.repository = Path(repository).resolve()
+        self.host = host
+        self._ports = [http_port, grpc_port, metrics_port]
+        self._environment = environment or {}
+        self._wait = wait
+        self._process: subprocess.Popen | None = None
+        self._folder: Path | None = None
+        self.seconds_to_ready = float("nan")
+
+    def __enter__(self) -> "TritonServer":
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id while it runs."""
+        return self._process.pid if self.running else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def grpc_url(self) -> str:
+        """``host:port`` of the gRPC service."""
+        return f"{self.host}:{self._ports[1]}"
+
+    @property
+    def http_url(self) -> str:
+        """``host:port`` of the HTTP service."""
+        return f"{self.host}:{self._ports[0]}"
+
+    @property
+    def metrics_url(self) -> str:
+        """The address of the metrics, in Prometheus' text format."""
+        return f"http://{self.host}:{self._ports[2]}/metrics"
+
+    @property
+    def log(self) -> str:
+        """What the server has written so far."""
+        return (self._folder / "log").read_text(errors="replace") if self._folder else ""
+
+    def start(self, progress: Callable[[float], Any] | None = None) -> "TritonServer":
+        """Start the server and return when every model is ready.
+
+        Args:
+            progress: called with the seconds waited, about twice a second.
+
+        Raises:
+            TritonError: if there is no server to start, or it is not ready in time, with the reason
+                that its log gives. Nothing is left running then.
+        """
+        if self.running:
+            return self
+        if not self.repository.is_dir():
+            raise TritonError(f"There is no model repository {self.repository.name!r}: export one.")
+        self._ports = [port or free_port() for port in self._ports]
+        self._folder = Path(tempfile.mkdtemp(prefix="triton-"))
+        begin = time.monotonic()
+        try:
+            self._launch()
+            while not self._ready():
+                waited = time.monotonic() - begin
+                if not self.running or waited > self._wait:
+                    raise TritonError(self._failure())
+                if progress:
+                    progress(waited)
+                time.sleep(0.25)
+        except BaseException:
+            self.stop()
+            raise
+        self.seconds_to_ready = time.monotonic() - begin
+        return self
+
+    def stop(self) -> None:
+        """Stop the server, if it runs, and remove what it needed; more than once is no error."""
+        if self._process:
+            for sign, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
+                if not self.running:
+                    break
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, sign)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(patience)
+            # Python backends that outlived a killed server
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._process = self._folder = None
+
+    def _launch(self) -> None:
+        binary, backends, libraries = _installation(self._folder)
+        http, grpc, metrics = self._ports
+        command = [
+            str(binary),
+            f"--model-repository={self.repository}",
+            f"--http-address={self.host}",
+            f"--http-port={http}",
+            f"--grpc-address={self.host}",
+            f"--grpc-port={grpc}",
+            f"--metrics-address={self.host}",
+            f"--metrics-port={metrics}",
+            f"--backend-config=python,shm-region-prefix-name=multistage_{grpc}_",
+            "--exit-timeout-secs=5",
+            "--allow-gpu-metrics=false",
+            "--metrics-config=summary_latencies=true",
+        ]
+        if backends:
+            command.append(f"--backend-directory={backends}")
+        environment = os.environ | self._environment
+        environment["PATH"] = os.pathsep.join(
+            [str(Path(sys.executable).parent), os.environ["PATH"]]
+        )
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [str(_source_folder()), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join(
+            [*libraries, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+        )
+        with (self._folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    def _ready(self) -> bool:
+        import tritonclient.grpc as grpc
+        from tritonclient.utils import InferenceServerException
+
+        # Somebody else may have taken the port in between: ask our own process's state as well.
+        if not self.running:
+            return False
+        with contextlib.closing(grpc.InferenceServerClient(self.grpc_url)) as client:
+            try:
+                return client.is_server_ready(client_timeout=1.0)
+            except InferenceServerException:
+                return False
+
+    def _failure(self) -> str:
+        log = self.log
+        lines = [
+            line for line in log.splitlines() if re.match(r"[EF]\d{4} |\w*(Error|rror:)", line)
+        ]
+        told = "\n".join(lines[-8:]) or "\n".join(log.splitlines()[-8:])
+        reason = next(
+            (text for pattern, text in REASONS if re.search(pattern, log)),
+            "The server says:" if not self.running else f"Not ready within {self._wait:.0f} s.",
+        )
+        return f"tritonserver did not start. {reason}\n{told}"
+
+
+@contextlib.contextmanager
+def serve(repository: Path | str, **options: Any) -> Iterator[TritonServer]:
+    """Serve ``repository`` for the length of a ``with`` block; options as for ``TritonServer``."""
+    server = TritonServer(repository, **options)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+def _source_folder() -> Path:
+    return Path(__file__).parents[2]
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _installation(folder: Path) -> tuple[Path, Path | None, list[str]]:
+    """Return the server's binary, its backends, and where its libraries are.
+
+    The wheel's backend is copied into ``folder``, with the stub of this Python beside it: the
+    place where the wheel was installed to may be read-only.
+    """
+    on_path = shutil.which("tritonserver")
+    if on_path:
+        return Path(on_path), None, []
+    spec = util.find_spec("pytriton")
+    if not spec:
+        raise TritonError(
+            "There is no tritonserver: neither on PATH nor in the package nvidia-pytriton. "
+            "Install the requirements of the course (make setup)."
+        )
+    wheel = Path(spec.origin).parent / "tritonserver"
+    stub = wheel / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
+    if not stub.exists():
+        raise TritonError(f"nvidia-pytriton has no backend for Python {PYTHON}: use Python 3.11.")
+    backends = folder / "backends"
+    shutil.copytree(wheel / "backends" / "python", backends / "python")
+    shutil.copy2(stub, backends / "python")
+    libraries = [str(wheel.parents[1] / "nvidia_pytriton.libs")]
+    return wheel / "bin" / "tritonserver", backends, [*libraries, *_libpython()]
+
+
+def _libpython() -> list[str]:
+    """Return folders that hold the shared libpython, none if the linker finds it by itself."""
+    folders = (sysconfig.get_config_var("LIBDIR"), os.path.join(sys.base_prefix, "lib"))
+    return [folder for folder in dict.fromkeys(folders) if folder and _has_libpython(folder)]
+
+
+def _has_libpython(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, LIBPYTHON))
