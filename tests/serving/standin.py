@@ -1,4 +1,4 @@
-"""A small stand-in for what section 4 exports: real Merlin models, one step of training, toy data."""
+"""A small stand-in for what section 4 exports: real Merlin models, toy data."""
 
 import json
 
@@ -14,16 +14,21 @@ QUERY_DIM = 8
 
 
 def write_exports(
-    workspace: Workspace, users: int = 40, products: int = 60, seed: int = 3, dim: int = QUERY_DIM
+    workspace: Workspace,
+    users: int = 40,
+    products: int = 60,
+    seed: int = 3,
+    dim: int = QUERY_DIM,
+    first_product: int = 10_000_000_000,
 ) -> None:
     """Write every ``export/*`` artifact of section 4 for a toy shop.
 
-    User ids are 1000, 1007, ...; product ids are beyond 32 bits, so that a cast would show.
-    Product 0 (in the table's order) is not available.
+    User ids are 1000, 1007, ...; product ids start beyond 32 bits, so that a cast would show.
+    The first product is not available.
     """
     rng = np.random.default_rng(seed)
-    user_table = _users(rng, users, products)
-    item_table = _items(rng, products)
+    user_table = _users(rng, users, products, first_product)
+    item_table = _items(rng, products, first_product)
     query_tower, embeddings, ranker = _train(rng, user_table, item_table, dim)
 
     with workspace.write("export/query_tower", PRODUCER) as folder:
@@ -67,8 +72,7 @@ def write_index(path, embeddings, product_ids) -> None:
     faiss.write_index(index, str(path))
 
 
-def _users(rng, users, products) -> pd.DataFrame:
-    base = np.int64(10_000_000_000)
+def _users(rng, users, products, base) -> pd.DataFrame:
     seen = [
         np.sort(rng.choice(products, size=rng.integers(1, 9), replace=False)) * 10 + base
         for _ in range(users)
@@ -86,11 +90,11 @@ def _users(rng, users, products) -> pd.DataFrame:
     )
 
 
-def _items(rng, products) -> pd.DataFrame:
+def _items(rng, products, base) -> pd.DataFrame:
     category = rng.integers(0, CATEGORIES, products)
     return pd.DataFrame(
         {
-            "product_id": np.int64(10_000_000_000) + 10 * np.arange(products, dtype="int64"),
+            "product_id": base + 10 * np.arange(products, dtype="int64"),
             "product": np.arange(products, dtype="int64") + 3,
             "brand": rng.integers(3, BRANDS + 3, products),
             "cat_0": category + 3,

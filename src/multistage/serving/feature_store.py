@@ -9,8 +9,11 @@ once, when it is opened, and then asks the online store itself, through the same
 every online store of Feast implements.
 """
 
+import io
 import logging
+import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -53,17 +56,14 @@ def create_repository(
 
     The online store is filled up to the newest ``event_timestamp`` of the data, not to now.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    user_features.to_parquet(folder / f"{VIEW}.parquet", index=False)
     write_settings(folder, online_store)
-    store = open_store(folder)
-    entity, view = definitions(user_features)
-    store.apply([entity, view])
+    open_store(folder).apply(feature_view(folder, VIEW, ENTITY, user_features))
     materialise(folder)
 
 
 def write_settings(folder: Path, online_store: Mapping[str, Any]) -> None:
     """Write the repository's ``feature_store.yaml``, which names its online store."""
+    folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "project": "shop",
         "provider": "local",
@@ -74,25 +74,32 @@ def write_settings(folder: Path, online_store: Mapping[str, Any]) -> None:
     (folder / "feature_store.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
 
 
-def definitions(user_features: pd.DataFrame) -> tuple[Any, Any]:
-    """Return the Feast entity and feature view that the columns of ``user_features`` call for."""
+def feature_view(folder: Path, name: str, key: str, table: pd.DataFrame) -> list[Any]:
+    """Write ``table`` into the repository and return its Feast entity and feature view.
+
+    Args:
+        folder: of the repository.
+        name: of the view, and of the Parquet file behind it.
+        key: the column that identifies a row, int64 (or int32, which the stock graph wants).
+        table: the key, ``event_timestamp`` in UTC, and features: int64, float32, or lists of int64.
+    """
     from feast import Entity, FeatureView, Field, FileSource
     from feast.types import Array, Float32, Int64
     from feast.value_type import ValueType
 
-    entity = Entity(name=ENTITY, join_keys=[ENTITY], value_type=ValueType.INT64)
+    table.to_parquet(folder / f"{name}.parquet", index=False)
+    key_type = ValueType[str(table[key].dtype).upper()]
+    entity = Entity(name=key, join_keys=[key], value_type=key_type)
     types = {"int64": Int64, "float32": Float32, "object": Array(Int64)}
-    features = user_features.drop(columns=[ENTITY, TIME])
+    features = table.drop(columns=[key, TIME])
     view = FeatureView(
-        name=VIEW,
+        name=name,
         entities=[entity],
         ttl=timedelta(0),  # never too old
-        schema=[
-            Field(name=name, dtype=types[str(dtype)]) for name, dtype in features.dtypes.items()
-        ],
-        source=FileSource(path=f"{VIEW}.parquet", timestamp_field=TIME),
+        schema=[Field(name=n, dtype=types[str(dtype)]) for n, dtype in features.dtypes.items()],
+        source=FileSource(path=f"{name}.parquet", timestamp_field=TIME),
     )
-    return entity, view
+    return [entity, view]
 
 
 def open_store(folder: Path) -> Any:
@@ -105,15 +112,21 @@ def open_store(folder: Path) -> Any:
             "Run section 5 up to the cell that creates it."
         )
     logging.getLogger("feast").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="feast")
     return FeatureStore(repo_path=str(folder))
 
 
 def materialise(folder: Path) -> None:
-    """Copy the newest features of every user into the online store, up to the data's last time."""
-    times = pd.read_parquet(folder / f"{VIEW}.parquet", columns=[TIME])[TIME]
+    """Copy the newest features of every view into the online store, up to the data's last time."""
+    store = open_store(folder)
+    times = pd.concat(
+        pd.read_parquet(folder / view.batch_source.path, columns=[TIME])[TIME]
+        for view in store.list_feature_views()
+    )
     start, end = times.min().to_pydatetime(), times.max().to_pydatetime()
     second = timedelta(seconds=1)
-    open_store(folder).materialize(start - second, end + second)
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # its progress bars
+        store.materialize(start - second, end + second)
 
 
 def push(folder: Path, user_features: pd.DataFrame) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from multistage.errors import CourseError
 
+MODEL = "recommender"  # its name on the server
 MAX_USERS = 10_000
 LAST_TIME = 4_102_444_800.0  # 2100-01-01, seconds since 1970
 
@@ -48,7 +49,7 @@ def check_request(
     for name, column in columns.items():
         if column.size not in (1, users):
             raise RequestError(
-                f"{name} has {column.size} values for {users} users: give one a user, or one for all."
+                f"{name} has {column.size} values for {users} users: give one a user or one for all."
             )
         if column.size != users:
             columns[name] = np.broadcast_to(column.reshape(1), (users,))

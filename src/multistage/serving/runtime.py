@@ -20,7 +20,8 @@ from merlin.dag.runtime import Runtime
 from merlin.schema import Schema
 from merlin.table import TensorTable
 
-MODEL = "recommender"
+from multistage.serving.request import MODEL
+
 GRAPH = "graph.pkl"
 CHECKSUMS = "checksums.json"
 

@@ -36,6 +36,11 @@ class SavedModel:
         """Names of the columns that the model reads, and their numpy types."""
         return {name: dtype for name, dtype, _ in self._inputs}
 
+    @property
+    def output_width(self) -> int:
+        """The second dimension of the output."""
+        return self._frozen.outputs[0].shape[1]
+
     def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the model's output, float32 of shape (rows, width).
 

@@ -9,8 +9,8 @@ from multistage.serving.operators.features import QueryUserFeatures
 from multistage.serving.operators.filtering import FilterCandidates
 from multistage.serving.operators.ordering import (
     OrderByDiversity,
-    OrderByScore,
     OrderBySampling,
+    OrderByScore,
 )
 from multistage.serving.operators.retrieval import EncodeUsers, RetrieveCandidates
 from multistage.serving.operators.scoring import ScoreCandidates
@@ -20,8 +20,8 @@ __all__ = [
     "EncodeUsers",
     "FilterCandidates",
     "OrderByDiversity",
-    "OrderByScore",
     "OrderBySampling",
+    "OrderByScore",
     "QueryUserFeatures",
     "RetrieveCandidates",
     "ScoreCandidates",

@@ -20,9 +20,7 @@ class EncodeUsers(ServingOperator):
     def load(self, exports: Path) -> None:
         """Load the query tower."""
         self._tower = SavedModel(exports / "query_tower")
-        self.dim = self._tower(
-            {name: np.zeros(1, dtype) for name, dtype in self._tower.inputs.items()}
-        ).shape[1]
+        self.dim = self._tower.output_width
 
     def adds(self) -> Schema:
         """Return ``user_vector``, one row of ``dim`` numbers a user."""

@@ -1,0 +1,624 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5. Deploy all four stages
+#
+# Two models, an index and a table of features do not recommend anything yet. In this lab they
+# become **one service**: a request names users, the reply lists products, and between the two lie
+# retrieval, filtering, scoring and ordering. You meet Merlin's stock operators first, see where
+# they stop, and lift each limit with an operator that you can read in a minute.
+#
+# **After this lab you will be able to**
+#
+# * serve user features from Feast, and say what belongs there and what does not;
+# * build a serving graph with Merlin Systems, and write operators for it;
+# * export it, and run it on a real Triton Inference Server;
+# * measure latency where it counts, and spend a latency budget.
+#
+# About 40 minutes.
+
+# %% tags=["parameters"]
+# "store", "movielens", or "rees46" with events = "folder/*.csv.gz"
+dataset = "store"
+# "ci", "laptop" or "gpu"
+profile = "laptop"
+events = None
+
+# %%
+from multistage import datasets
+from multistage.notebook import quiet, record
+from multistage.workspace import Workspace
+
+quiet()
+workspace = Workspace.open(dataset, profile)
+data = datasets.load(workspace, events)
+
+# %% [markdown]
+# Section 4 left its results in `export`, each folder with a manifest. `workspace.read` compares
+# every file with its checksum **before** anything is opened: some of these files are programs.
+
+# %%
+names = ["query_tower", "ranker", "index", "user_features", "item_features", "popularity"]
+exported = {name: workspace.read(f"export/{name}") for name in [*names, "context"]}
+
+# %% [markdown]
+# ## User features live in Feast
+#
+# A feature store answers one question, quickly: *what do we know about this user now?* Its
+# **offline** side is a table with times, for training. Its **online** side holds the newest row a
+# key. What the products look like is known in advance, and what time it is comes with the request:
+# neither belongs behind a look-up by user.
+
+# %%
+import pandas as pd
+
+users = pd.read_parquet(exported["user_features"] / "user_features.parquet")
+items = pd.read_parquet(exported["item_features"] / "item_features.parquet")
+users.head(3)
+
+# %% [markdown]
+# `seen` holds what each person bought or put into the cart in training. It stands in the feature
+# store because it changes: once somebody buys, the next answer must know.
+#
+# A Feast repository is a folder. `feature_view` writes the table into it and derives entity and
+# view from the table's types. For the stock graph, and for it alone, the products get a view too.
+
+# %%
+from feast import FeatureStore
+from multistage.serving.feature_store import SQLITE, feature_view, materialise, write_settings
+
+repository = workspace.folder / "serving" / "feature_repository"
+write_settings(repository, SQLITE)
+store = FeatureStore(repo_path=repository)
+
+numbers = items.select_dtypes(["int64", "float32"])
+product_view = numbers.assign(
+    product_id=items["product_id"].astype("int32"), event_timestamp=users["event_timestamp"].max()
+)
+store.apply(
+    feature_view(repository, "user_features", "user_id", users)
+    + feature_view(repository, "item_features", "product_id", product_view)
+)
+
+# %% [markdown]
+# `apply` has registered the definitions. `materialise` copies the newest row of every key into the
+# online store, **up to the data's own last time**: a fixed date in a script is a bug that waits.
+
+# %%
+materialise(repository)
+someone = int(users["user_id"].iloc[0])
+store.get_online_features(
+    features=["user_features:user_activity", "user_features:seen"],
+    entity_rows=[{"user_id": someone}, {"user_id": -1}],
+).to_df()
+
+# %% [markdown]
+# The second row is a user whom nobody knows. Feast answers with nulls. Keep that in mind.
+#
+# ## The stock graph
+#
+# Merlin Systems chains operators with `>>`. This is the four-stage graph as its examples build it:
+# query features, run the query tower, search, filter, query the candidates' features, repeat the
+# user's features for each of them, rank, sample.
+
+# %%
+import json
+
+from merlin.schema import ColumnSchema, Schema
+from merlin.systems.dag import Ensemble
+from merlin.systems.dag.ops.faiss import QueryFaiss
+from merlin.systems.dag.ops.feast import QueryFeast
+from merlin.systems.dag.ops.session_filter import FilterCandidates
+from merlin.systems.dag.ops.softmax_sampling import SoftmaxSampling
+from merlin.systems.dag.ops.unroll_features import UnrollFeatures
+from multistage.serving.stock import PredictHere, calmly
+
+candidates = workspace.profile.candidates
+user_columns = [c for c in users if c not in ("user_id", "event_timestamp", "seen")]
+
+with calmly():  # QueryFeast materialises anew, and says so
+    user = ["user_id"] >> QueryFeast.from_feature_view(store, "user_features", "user_id")
+    near = (
+        user[user_columns]
+        >> PredictHere(exported["query_tower"], "user_vector")
+        >> QueryFaiss(exported["index"] / "index.faiss", topk=candidates)
+    )
+    unseen = near >> FilterCandidates(filter_out=user["seen"])
+    product = unseen >> QueryFeast.from_feature_view(
+        store, "item_features", "filtered_ids", include_id=True
+    )
+    pairs = product >> UnrollFeatures("product_id", user[user_columns] + ["hour", "weekday"])
+    scored = pairs >> PredictHere(exported["ranker"], "score")
+    ordered = pairs["product_id"] >> SoftmaxSampling(scored["score"], temperature=20.0, topk=10)
+    stock = Ensemble(
+        ordered, Schema([ColumnSchema(n, dtype="int64") for n in ("user_id", "hour", "weekday")])
+    )
+
+# %% [markdown]
+# A graph runs in this process too, without any server. That is how one develops.
+
+# %%
+import numpy as np
+from merlin.dag.runtime import Runtime
+from merlin.table import TensorTable
+
+context = json.loads((exported["context"] / "context.json").read_text())
+
+
+def ask_stock(*user_ids):
+    size = len(user_ids)
+    request = {
+        "user_id": np.array(user_ids),
+        "hour": np.full(size, context["hour"]["12"]),
+        "weekday": np.full(size, context["weekday"]["4"]),
+    }
+    with calmly():
+        return stock.transform(TensorTable(request), runtime=Runtime())
+
+
+ask_stock(someone)["ordered_ids"].values
+
+# %% [markdown]
+# One user is served. Now a user that the store does not know, and then two users at once:
+
+# %%
+for request in ([-1], users["user_id"].iloc[:2].tolist()):
+    try:
+        ask_stock(*request)
+        print(request, "was answered")
+    except Exception as error:
+        print(f"{len(request)} user(s): {type(error).__name__}: {str(error).splitlines()[0][:90]}")
+
+# %% [markdown]
+# Neither is a rare event. A shop has new visitors every minute, and a batch is how a server earns
+# its keep. The causes are in the operators' design:
+#
+# | operator | what it does | what is needed |
+# |---|---|---|
+# | `QueryFeast` | casts nulls to integers | defaults, and a mark that says so |
+# | `QueryFaiss` | joins all users' candidates into one list | one row of candidates a user |
+# | `FilterCandidates` | removes what *anybody* in the request has seen | each user's own |
+# | `SoftmaxSampling` | weights `exp(T * s) / sum(s)` | a temperature in its usual sense |
+#
+# And one more, which no error shows. Merlin's executor evaluates a node once for **every path**
+# that leads to it. How often does this graph ask Feast for one user?
+
+# %%
+from time import perf_counter
+
+
+class CountingQuery(QueryFeast):
+    calls = 0
+
+    def transform(self, *arguments):
+        CountingQuery.calls += 1
+        return super().transform(*arguments)
+
+
+from merlin.dag import postorder_iter_nodes
+
+queries = [n.op for n in postorder_iter_nodes(stock.graph.output_node) if type(n.op) is QueryFeast]
+for query in queries:
+    query.__class__ = CountingQuery
+ask_stock(someone)
+print(f"{len(set(map(id, queries)))} Feast operators, {CountingQuery.calls} look-ups a request")
+
+# %%
+stock_seconds = []
+for user_id in users["user_id"].iloc[:30]:
+    start = perf_counter()
+    ask_stock(user_id)
+    stock_seconds.append(perf_counter() - start)
+stock_ms = float(np.median(stock_seconds) * 1_000)
+print(f"stock graph, in process, one user: {stock_ms:.1f} ms (median)")
+
+# %% [markdown]
+# ## Filtering that holds
+#
+# The second stage has the simplest job and the least forgiving one: nobody forgives being offered
+# what they have just bought. For a batch, each row of candidates meets **its own** list.
+#
+# ### Exercise 5.1: filter each user's candidates
+
+
+# %% tags=["exercise-5.1"]
+def filter_candidates(candidates: np.ndarray, seen: list[np.ndarray], keep: int) -> np.ndarray:
+    """Return each user's first `keep` candidates that this user has not seen.
+
+    Args:
+        candidates: (users, width) product ids, best first; -1 marks an empty place.
+        seen: one array of product ids a user.
+        keep: how many to return a user.
+
+    Returns:
+        (users, keep) product ids in the order of `candidates`; -1 where too few are left.
+    """
+    ### BEGIN SOLUTION
+    kept = np.full((len(candidates), keep), -1, dtype=candidates.dtype)
+    for row, (ids, mine) in enumerate(zip(candidates, seen, strict=True)):
+        left = ids[(ids != -1) & ~np.isin(ids, mine)][:keep]
+        kept[row, : len(left)] = left
+    return kept
+    ### END SOLUTION
+
+
+# %% tags=["check-5.1"]
+from multistage.exercises import check
+
+check("5.1", filter_candidates)
+
+# %% [markdown]
+# ### Exercise 5.2: an answer for everybody
+#
+# After filtering, some users have gaps: they know half of the shop, or the index had too little to
+# offer. Somebody whom nobody knows has nothing but gaps. Popular products fill them.
+
+
+# %% tags=["exercise-5.2"]
+def fill_gaps(candidates: np.ndarray, seen: list[np.ndarray], popular: np.ndarray) -> np.ndarray:
+    """Return `candidates` with the empty places filled by popular products.
+
+    Args:
+        candidates: (users, width) product ids; -1 marks an empty place, always at the row's end.
+        seen: one array of product ids a user; not to be offered.
+        popular: (products,) product ids, the most popular first.
+
+    Returns:
+        (users, width) product ids. No product twice in a row, nothing that the user has seen;
+        -1 only where even the popular products run out.
+    """
+    ### BEGIN SOLUTION
+    filled = candidates.copy()
+    for row, (ids, mine) in enumerate(zip(candidates, seen, strict=True)):
+        there = ids[ids != -1]
+        new = popular[~np.isin(popular, np.concatenate([there, mine]))]
+        places = np.flatnonzero(ids == -1)[: len(new)]
+        filled[row, places] = new[: len(places)]
+    return filled
+    ### END SOLUTION
+
+
+# %% tags=["check-5.2"]
+check("5.2", fill_gaps)
+
+# %% [markdown]
+# ## Sampling that means what it says
+#
+# The last stage may leave the order of scores, to explore. *Temperature* has a usual sense: draw
+# with probabilities proportional to `exp(logit / temperature)`; near zero the best always wins,
+# far above one everything is alike. The stock operator multiplies where one divides, and divides
+# by the sum of the scores, which may be negative.
+#
+# There is a neat way to draw `k` products **without replacement**: add independent Gumbel noise to
+# the scaled logits, and take the `k` largest.
+#
+# ### Exercise 5.3: Gumbel top-k
+
+
+# %% tags=["exercise-5.3"]
+def sample_top_k(
+    logits: np.ndarray, temperature: float, k: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw `k` of the candidates without replacement, likelier ones first.
+
+    Args:
+        logits: (candidates,) any finite numbers.
+        temperature: above 0; the first draw has probabilities softmax(logits / temperature).
+        k: at most the number of candidates.
+        rng: the only source of chance; `rng.gumbel(size=...)` draws Gumbel noise.
+
+    Returns:
+        (k,) indices into `logits`, in the order drawn.
+    """
+    ### BEGIN SOLUTION
+    noisy = logits / temperature + rng.gumbel(size=len(logits))
+    return np.argsort(-noisy)[:k]
+    ### END SOLUTION
+
+
+# %% tags=["check-5.3"]
+check("5.3", sample_top_k)
+
+# %% [markdown]
+# ## Our graph: one path
+#
+# `multistage.serving.operators` holds the same ideas as operators for a batch: each a class with
+# one method of a few lines. Have a look at one of them:
+
+# %%
+import inspect
+
+from multistage.serving.operators import RetrieveCandidates
+
+print(inspect.getsource(RetrieveCandidates.run))
+
+# %% [markdown]
+# The graph is **one path**, so nothing is evaluated twice. Two more decisions make it quick:
+# products' features come from a columnar table in memory, exported together with the index, and
+# the ranker is called once for all candidates of all users.
+
+# %%
+from multistage.serving.graph import REPLY, REQUEST_SCHEMA
+from multistage.serving.operators import (
+    EncodeUsers,
+    FilterCandidates as FilterForEach,
+    OrderByScore,
+    QueryUserFeatures,
+    ScoreCandidates,
+)
+from multistage.serving.prepare import gather_exports
+
+exports = gather_exports(workspace, repository)
+path = (
+    REQUEST_SCHEMA.column_names
+    >> QueryUserFeatures(exports)
+    >> EncodeUsers(exports)
+    >> RetrieveCandidates(2 * candidates, exports)
+    >> FilterForEach(candidates, exports)
+    >> ScoreCandidates(candidates, exports)
+    >> OrderByScore()
+)
+graph = Ensemble(path[list(REPLY)], REQUEST_SCHEMA)
+
+# %% [markdown]
+# The request that broke the stock graph, an unknown user among known ones:
+
+# %%
+from multistage.serving.graph import Recommender
+from multistage.serving.request import Mark
+
+recommender = Recommender(graph.graph)
+noon = data.test["timestamp"].max().normalize().timestamp() + 12 * 3_600
+someones = np.array([*users["user_id"].iloc[:2], -1])
+answer = recommender.run(someones, time=np.array([noon]), k=np.array([5], "int32"))
+pd.DataFrame(
+    {
+        "user": answer["user_id"],
+        "mark": [Mark(mark).name.lower() for mark in answer["mark"]],
+        "products": answer["ordered_ids"].tolist(),
+    }
+)
+
+# %% [markdown]
+# ## Where the time goes
+#
+# Each step of the last request, timed by our runtime, over a few hundred requests:
+
+# %%
+import matplotlib.pyplot as plt
+
+timings = []
+for user_id in users["user_id"].sample(300, random_state=workspace.profile.seed):
+    recommender.run(np.array([user_id]), np.array([noon]), np.array([10], "int32"))
+    timings.append({step.operator: step.seconds * 1_000 for step in recommender.runtime.steps})
+stages = pd.DataFrame(timings).median()[
+    [
+        "QueryUserFeatures",
+        "EncodeUsers",
+        "RetrieveCandidates",
+        "FilterCandidates",
+        "ScoreCandidates",
+        "OrderByScore",
+    ]
+]
+stages.plot.barh(figsize=(7, 2.6), color="#4c78a8", xlabel="milliseconds, median, one user")
+plt.gca().invert_yaxis()
+plt.tight_layout()
+plt.show()
+
+# %% [markdown]
+# The ranker takes the most, and rightly: it is the stage that decides. If there were time to spare,
+# where would it be spent best?
+#
+# ### Exercise 5.4: spend a latency budget
+#
+# Each stage comes in several qualities: more candidates, a deeper index search, a larger ranker.
+# Each option costs milliseconds and brings NDCG, measured. Choose one option a stage.
+
+# %% tags=["exercise-5.4"]
+from itertools import product as combinations
+
+
+def spend_budget(
+    stages: dict[str, dict[str, tuple[float, float]]], budget: float
+) -> dict[str, str] | None:
+    """Choose one option for each stage: the most NDCG that the budget allows.
+
+    Args:
+        stages: stage -> option -> (milliseconds, NDCG gained).
+        budget: milliseconds for all stages together; to use all of it is allowed.
+
+    Returns:
+        stage -> the option chosen; of equally good choices a cheapest one. None if even the
+        cheapest options exceed the budget.
+    """
+    ### BEGIN SOLUTION
+    best, best_key = None, None
+    for chosen in combinations(*stages.values()):
+        costs = [options[name] for options, name in zip(stages.values(), chosen, strict=True)]
+        milliseconds = sum(cost for cost, _ in costs)
+        key = (sum(gain for _, gain in costs), -milliseconds)
+        if milliseconds <= budget and (best_key is None or key > best_key):
+            best, best_key = dict(zip(stages, chosen, strict=True)), key
+    return best
+    ### END SOLUTION
+
+
+# %% tags=["check-5.4"]
+check("5.4", spend_budget)
+
+# %% [markdown]
+# ## Export, and start a real Triton
+#
+# An exported graph is a folder: a configuration, the graph, and a copy of everything that its
+# operators need. It holds no absolute path, so it serves from wherever it is moved to; and it
+# holds checksums, which the server verifies before it loads a single object.
+
+# %%
+from multistage.serving.runtime import ServingRuntime
+
+with workspace.write("serving/model_repository", producer="05-deployment") as folder:
+    graph.export(folder, runtime=ServingRuntime())
+model_repository = workspace.read("serving/model_repository")
+print((model_repository / "recommender" / "config.pbtxt").read_text()[:120], "...")
+
+# %% [markdown]
+# `TritonServer` starts the server that the package `nvidia-pytriton` carries (or the one on PATH,
+# in a container) on free ports of the loopback interface. Loading TensorFlow takes most of the
+# half minute. `MULTISTAGE_FEATURE_REPOSITORY` tells it to ask the live feature store instead of the
+# copy in the export.
+
+# %%
+from multistage.serving.operators.features import LIVE_REPOSITORY
+from multistage.serving.triton import TritonServer
+
+server = TritonServer(model_repository, environment={LIVE_REPOSITORY: str(repository)})
+server.start()
+print("ready, process", "running" if server.running else "gone")
+
+# %% [markdown]
+# A client needs nothing of ours. It names inputs, with shapes and types, over gRPC:
+
+# %%
+import tritonclient.grpc as grpc
+
+client = grpc.InferenceServerClient(server.grpc_url)
+ids = grpc.InferInput("user_id", [2], "INT64")
+ids.set_data_from_numpy(np.array([someone, -1]))
+reply = client.infer("recommender", [ids])
+client.close()
+reply.as_numpy("ordered_ids")
+
+# %% [markdown]
+# Does the server say what the graph says in this process? For every user of a sample, ids must be
+# equal and scores agree to 1e-5.
+
+# %%
+from multistage.serving.client import Client
+
+sample = users["user_id"].sample(min(1_000, len(users)), random_state=1).to_numpy()
+here = recommender.run(sample, np.array([noon]), np.array([10], "int32"))
+with Client(server.grpc_url) as connection:
+    there = connection.recommend(sample, time=noon, k=10)
+assert np.array_equal(there.ordered_ids, here["ordered_ids"])
+assert np.allclose(there.ordered_scores, here["ordered_scores"], atol=1e-5, equal_nan=True)
+print(f"{len(sample)} users: the same products in the same order")
+
+# %% [markdown]
+# ## Load, and nothing bought comes back
+#
+# Two clients at once, one user a request. A latency is worth a number only with its tail: the
+# median tells how the service feels, the 99th percentile what the unlucky ones get.
+
+# %%
+from multistage.serving.load import run_load
+
+asked = users["user_id"].sample(workspace.profile.requests, replace=True, random_state=2)
+load = run_load(
+    server.grpc_url,
+    [np.array([user_id]) for user_id in asked],
+    requests=workspace.profile.requests,
+    clients=2,
+    time=noon,
+    keep_replies=True,
+)
+record("served_requests", len(load.latencies))
+record("errors", len(load.errors))
+
+# %%
+record("p50_ms", load.percentile(50))
+record("p99_ms", load.percentile(99))
+
+# %% [markdown]
+# The promise of stage two, checked on every reply against the training data itself:
+
+# %% tags=["nbval-check-output"]
+known = set(zip(data.train["user_id"], data.train["product_id"], strict=True))
+offered = {
+    (int(user_id), int(product_id))
+    for reply in load.replies
+    for user_id, row in zip(reply.user_id, reply.ordered_ids, strict=True)
+    for product_id in row
+}
+print(f"products offered that their user already had: {len(offered & known)}")
+assert not offered & known
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(9, 2.8))
+axes[0].hist(np.array(load.latencies) * 1_000, bins=40, color="#4c78a8")
+axes[0].set(xlabel="milliseconds a request", ylabel="requests", title="one user, two clients")
+throughput = {}
+for size in (1, 8, 32):
+    rows = users["user_id"].sample(size * 20, replace=True, random_state=3).to_numpy()
+    batches = list(rows.reshape(20, size))
+    throughput[size] = run_load(server.grpc_url, batches, 60, time=noon).users_per_second
+axes[1].bar([str(size) for size in throughput], throughput.values(), color="#f58518")
+axes[1].set(xlabel="users in a request", ylabel="users a second", title="what a batch earns")
+plt.tight_layout()
+plt.show()
+
+# %% [markdown]
+# One call of the ranker for 3,200 pairs costs far less than 32 calls for 100. That is why every
+# operator of ours takes a batch.
+#
+# ## Fresh features
+#
+# Somebody buys the first product on their list. The shop pushes the purchase into the feature
+# store, and the very next answer knows.
+
+# %%
+from multistage.serving.feature_store import push_purchase
+
+with Client(server.grpc_url) as connection:
+    before = connection.recommend([someone], time=noon, k=3).ordered_ids[0]
+    push_purchase(repository, someone, before[0], pd.Timestamp(noon, unit="s", tz="UTC"))
+    after = connection.recommend([someone], time=noon, k=3).ordered_ids[0]
+print("before:", before, " after:", after)
+assert before[0] not in after
+
+# %% [markdown]
+# ## Bad requests
+#
+# A service is known by how it refuses. Each of these gets an error of its own, in words, and the
+# next request is served.
+
+# %%
+from multistage.serving.client import ServerError
+
+with Client(server.grpc_url) as connection:
+    for bad in ({"users": []}, {"users": [1], "k": 0}, {"users": [1], "time": float("nan")}):
+        try:
+            connection.recommend(**bad)
+        except ServerError as error:
+            print(f"{bad}: {error}")
+    print("and then:", connection.recommend([someone]).marks)
+
+# %% [markdown]
+# ## Stop
+#
+# The server stops with the kernel, too, however that ends. It is still good manners to say so.
+
+# %%
+server.stop()
+
+# %% [markdown]
+# ## What you have now
+#
+# A four-stage recommender behind a real inference server: batches, unknown users, nothing seen
+# twice, measured latency, errors in words. `lab status` shows its artifacts.
+#
+# **Read on:** Covington et al. 2016 on retrieval and ranking at YouTube; Kool et al. 2019 on
+# sampling without replacement; Carbonell and Goldstein 1998 on relevance and diversity
+# (`OrderByDiversity` implements it: put it in the place of `OrderByScore`); the
+# [Triton documentation](https://docs.nvidia.com/deeplearning/triton-inference-server/) on metrics
+# and on running several instances of a model.

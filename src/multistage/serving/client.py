@@ -1,0 +1,84 @@
+"""Ask a served recommender over gRPC."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from multistage.errors import CourseError
+from multistage.serving.request import MODEL, Mark
+
+
+class ServerError(CourseError):
+    """The server refused the request, or could not be reached; the message says which."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to one request; the first dimension is the users, in the order asked."""
+
+    user_id: np.ndarray
+    ordered_ids: np.ndarray  # int64, (users, largest k); -1 where there is nothing to offer
+    ordered_scores: np.ndarray  # float32, likewise; NaN there
+    mark: np.ndarray  # int8, (users,): see Mark
+
+    @property
+    def marks(self) -> list[str]:
+        """The marks in words."""
+        return [Mark(mark).name.lower() for mark in self.mark]
+
+
+class Client:
+    """One connection to a server; a context manager."""
+
+    def __init__(self, grpc_url: str, timeout: float = 30.0) -> None:
+        """Connect to ``host:port``; a request fails after ``timeout`` seconds."""
+        import tritonclient.grpc as grpc
+
+        self._grpc = grpc
+        self._connection = grpc.InferenceServerClient(grpc_url)
+        self._timeout = timeout
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def recommend(
+        self,
+        users: Sequence[int] | np.ndarray,
+        time: float | np.ndarray | None = None,
+        k: int | np.ndarray | None = None,
+    ) -> Reply:
+        """Ask for products for a batch of users.
+
+        Args:
+            users: raw user ids, known or not.
+            time: seconds since 1970 in UTC, one for all or one a user; by default the server's now.
+            k: how many products, one for all or one a user; by default the server's choice.
+
+        Raises:
+            ServerError: if the request was refused or nobody answered.
+        """
+        from tritonclient.utils import InferenceServerException
+
+        inputs = [self._input("user_id", np.asarray(users, "int64"), "INT64")]
+        if time is not None:
+            inputs.append(self._input("time", np.atleast_1d(np.asarray(time, "float64")), "FP64"))
+        if k is not None:
+            inputs.append(self._input("k", np.atleast_1d(np.asarray(k, "int32")), "INT32"))
+        try:
+            answer = self._connection.infer(MODEL, inputs, client_timeout=self._timeout)
+        except InferenceServerException as error:
+            raise ServerError(error.message()) from None
+        return Reply(*(answer.as_numpy(name) for name in Reply.__dataclass_fields__))
+
+    def _input(self, name: str, values: np.ndarray, kind: str) -> object:
+        tensor = self._grpc.InferInput(name, values.shape, kind)
+        tensor.set_data_from_numpy(values)
+        return tensor
