@@ -3,6 +3,7 @@
 import linecache
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from multistage.errors import CourseError
 from multistage.exercises.card import Card, shown
 from multistage.exercises.exercise import Exercise, Wrong, find_exercise
-from multistage.exercises.guard import Printed, TimeUp, guarded
+from multistage.exercises.guard import Printed, TimeUp, guarded, within
 from multistage.exercises.progress import Progress
 from multistage.exercises.source import solution
 from multistage.workspace import find_course
@@ -83,9 +84,8 @@ def probe(task: Exercise, answer: Callable[..., Any]) -> None:
     printed = Printed()
     replaced: list[str] = []
     try:
-        with guarded(task.seconds) as (printed, replaced):
-            for seed in (0, None):
-                task.check(answer, np.random.default_rng(seed))
+        with guarded() as (printed, replaced):
+            within(task.seconds, partial(_call, task, answer))
     except NotImplementedError:
         raise
     except TimeUp:
@@ -100,6 +100,11 @@ def probe(task: Exercise, answer: Callable[..., Any]) -> None:
         raise _raised(error, answer, printed) from None
     if replaced:
         raise Wrong(f"It replaced {', '.join(replaced)}. Leave the libraries as they are.")
+
+
+def _call(task: Exercise, answer: Callable[..., Any]) -> None:
+    for seed in (0, None):
+        task.check(answer, np.random.default_rng(seed))
 
 
 def hint(exercise: str) -> None:

@@ -11,7 +11,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from types import FrameType, ModuleType
 
@@ -51,26 +51,43 @@ class Printed(io.TextIOBase):
         return "".join(self._kept)
 
 
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise ``TimeUp`` in the body after ``seconds``, and again until it ends.
+def within(seconds: float, function: Callable[[], None]) -> None:
+    """Call ``function`` and raise ``TimeUp`` in it if it has not ended after ``seconds``.
 
+    An answer may catch whatever is raised in it and loop on. So the timer rings again after a few
+    random microseconds for as long as the call goes on, until a ring falls between two ``try``.
     It needs the main thread, where notebooks run their cells; elsewhere there is no limit.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        _limited(function)
         return
+    delays = random.Random(0)
 
     def ring(number: int, frame: FrameType | None) -> None:
-        raise TimeUp
+        # Once the call is left nothing is raised: the code that tidies up must run to its end.
+        if _is_limited(frame):
+            signal.setitimer(signal.ITIMER_REAL, delays.uniform(5e-6, 5e-4))
+            raise TimeUp
 
     before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)
-        yield
+        _limited(function)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _limited(function: Callable[[], None]) -> None:
+    function()
+
+
+def _is_limited(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code is _limited.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager
@@ -89,15 +106,10 @@ def unpatched() -> Iterator[list[str]]:
 
 
 @contextmanager
-def guarded(seconds: float) -> Iterator[tuple[Printed, list[str]]]:
-    """Guard the body in all three ways; yield what it prints and the names it replaced."""
+def guarded() -> Iterator[tuple[Printed, list[str]]]:
+    """Catch what the body prints and put back what it replaces; yield the print and the names."""
     printed = Printed()
-    with (
-        unpatched() as changed,
-        redirect_stdout(printed),
-        redirect_stderr(printed),
-        time_limit(seconds),
-    ):
+    with unpatched() as changed, redirect_stdout(printed), redirect_stderr(printed):
         yield printed, changed
 
 

@@ -1,0 +1,48 @@
+"""What tests of several folders share: the course itself, and small courses to break."""
+
+import sys
+import types
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from multistage.exercises import Exercise
+
+COURSE = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def course() -> Path:
+    """The folder of this course."""
+    return COURSE
+
+
+@pytest.fixture
+def small_course(tmp_path, monkeypatch):
+    """Return a function that writes sources into a course of their own and returns its folder."""
+
+    def make(**sources: str) -> Path:
+        root = tmp_path / "course"
+        for folder in ("labs_solutions", "notebooks"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        for name, text in sources.items():
+            file = root / "labs_solutions" / f"{name.lstrip('_').replace('_', '-')}.py"
+            file.write_text(dedent(text).lstrip())
+        monkeypatch.chdir(root)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Return a function that makes exercises known as those of their section."""
+
+    def known(*exercises: Exercise) -> None:
+        name = f"multistage.exercises.section_{exercises[0].section}"
+        module = types.ModuleType(name)
+        module.EXERCISES = list(exercises)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    return known

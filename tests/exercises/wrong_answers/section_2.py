@@ -1,0 +1,74 @@
+"""What beginners get wrong in lab 2."""
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+
+def _totals(keys, target, groups):
+    by_key = target.groupby(groups)
+    return by_key.transform("sum").to_numpy(), by_key.transform("count").to_numpy()
+
+
+def encode_with_own_row(keys, target, fold, smoothing):
+    total, count = _totals(keys, target, keys)
+    return (total + smoothing * target.mean()) / (count + smoothing)
+
+
+def encode_without_smoothing(keys, target, fold, smoothing):
+    total, count = _totals(keys, target, keys)
+    own, own_count = _totals(keys, target, [keys, fold])
+    with np.errstate(invalid="ignore"):
+        return (total - own) / (count - own_count)
+
+
+def encode_leave_one_out(keys, target, fold, smoothing):
+    total, count = _totals(keys, target, keys)
+    return (total - target.to_numpy() + smoothing * target.mean()) / (count - 1 + smoothing)
+
+
+def encode_one_value_a_key(keys, target, fold, smoothing):
+    return target.groupby(keys).mean().to_numpy()
+
+
+def encode_own_fold_only(keys, target, fold, smoothing):
+    total, count = _totals(keys, target, [keys, fold])
+    return (total + smoothing * target.mean()) / (count + smoothing)
+
+
+def better_by_point_estimate(target, first, second, seed):
+    return roc_auc_score(target, first) >= roc_auc_score(target, second)
+
+
+def better_if_intervals_apart(target, first, second, seed):
+    rng = np.random.default_rng(seed)
+
+    def interval(score):
+        drawn = [rng.integers(len(target), size=len(target)) for _ in range(100)]
+        return np.quantile([roc_auc_score(target[r], score[r]) for r in drawn], [0.025, 0.975])
+
+    return bool(interval(first)[0] > interval(second)[1])
+
+
+def better_whichever_way(target, first, second, seed):
+    return bool(abs(roc_auc_score(target, first) - roc_auc_score(target, second)) > 1e-3)
+
+
+def better_returns_the_difference(target, first, second, seed):
+    return float(roc_auc_score(target, first) - roc_auc_score(target, second))
+
+
+WRONG = {
+    "2.1": [
+        ("own row included", encode_with_own_row, "own fold is in its mean"),
+        ("not smoothed", encode_without_smoothing, "not smoothed"),
+        ("leave one out", encode_leave_one_out, "wrong value"),
+        ("one value a key", encode_one_value_a_key, "One value a row"),
+        ("own fold only", encode_own_fold_only, "wrong value"),
+    ],
+    "2.2": [
+        ("point estimate", better_by_point_estimate, "Equal scores are no improvement"),
+        ("intervals apart", better_if_intervals_apart, "Draw the same rows"),
+        ("whichever way", better_whichever_way, "first model is clearly worse"),
+        ("returns the difference", better_returns_the_difference, "wrong type"),
+    ],
+}
