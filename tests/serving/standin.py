@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 
+from multistage.datasets.contract import Data
 from multistage.workspace import Workspace
 
 PRODUCER = "04-retrieval-and-ranking"
@@ -20,15 +21,24 @@ def write_exports(
     seed: int = 3,
     dim: int = QUERY_DIM,
     first_product: int = 10_000_000_000,
+    data: Data | None = None,
 ) -> None:
     """Write every ``export/*`` artifact of section 4 for a toy shop.
 
     User ids are 1000, 1007, ...; product ids start beyond 32 bits, so that a cast would show.
-    The first product is not available.
+    The first product is not available. With ``data``, its users, products and training rows are
+    taken instead, and every other number is still a toy.
     """
     rng = np.random.default_rng(seed)
+    if data is not None:
+        users, products = len(data.users), len(data.catalog)
     user_table = _users(rng, users, products, first_product)
     item_table = _items(rng, products, first_product)
+    if data is not None:
+        item_table["product_id"] = data.catalog["product_id"].to_numpy("int64")
+        user_table["user_id"] = data.users["user_id"].to_numpy("int64")
+        bought = data.train.groupby("user_id")["product_id"].agg(list)
+        user_table["seen"] = bought.loc[user_table["user_id"]].to_list()
     query_tower, embeddings, ranker = _train(rng, user_table, item_table, dim)
 
     with workspace.write("export/query_tower", PRODUCER) as folder:

@@ -49,7 +49,7 @@ def check_request(
     for name, column in columns.items():
         if column.size not in (1, users):
             raise RequestError(
-                f"{name} has {column.size} values for {users} users: give one a user or one for all."
+                f"{name} has {column.size} values for {users} users: give one each, or one for all."
             )
         if column.size != users:
             columns[name] = np.broadcast_to(column.reshape(1), (users,))
