@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-RECORD = "application/vnd.multistage.record+json"
+RECORD = "multistage"  # the key of a recorded metric in an output's metadata
 
 
 def quiet() -> None:
@@ -32,8 +32,8 @@ def record(name: str, value: float) -> None:
     from IPython.display import display
 
     value = float(value)
-    data = {RECORD: {"name": name, "value": value}, "text/plain": f"{name} = {value:.4g}"}
-    display(data, raw=True)
+    kept = {RECORD: {"name": name, "value": value}}
+    display({"text/plain": f"{name} = {value:.4g}"}, metadata=kept, raw=True)
 
 
 def read_records(notebook: Any) -> dict[str, float]:
@@ -44,6 +44,6 @@ def read_records(notebook: Any) -> dict[str, float]:
 def _records(notebook: Any) -> Iterator[tuple[str, float]]:
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            kept = output.get("data", {}).get(RECORD)
+            kept = output.get("metadata", {}).get(RECORD)
             if kept:
                 yield kept["name"], kept["value"]
