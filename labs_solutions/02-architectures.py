@@ -47,6 +47,7 @@ data = datasets.load(workspace, events)
 # seed, same data, same machine, same figures.
 
 # %%
+import merlin.models.tf as mm
 import nvtabular as nvt
 import tensorflow as tf
 from merlin.io import Dataset
@@ -302,3 +303,165 @@ with Distributed(n_workers=1, threads_per_worker=2):
 
 # %% tags=["nbval-check-output"]
 record("auc_xgboost", judge("XGBoost", tree_scores, seconds))
+
+# %% [markdown]
+# ## DLRM
+#
+# DLRM (Naumov et al. 2019) gives every category an embedding, sends the numbers through a bottom
+# MLP to a vector of the same size, takes the **dot product of every pair** of these vectors, and
+# lets a top MLP read the products. The pair person × brand is in there by construction.
+#
+# Twenty rows a person are few for sixteen numbers a person, so embeddings are pulled towards zero
+# (L2), and training stops when the validation month stops improving.
+
+
+# %%
+def embeddings():
+    """One table a category, 16 numbers a value, pulled towards zero."""
+    return mm.Embeddings(
+        schema.select_by_tag(Tags.CATEGORICAL),
+        dim=16,
+        embeddings_regularizer=tf.keras.regularizers.l2(1e-3),
+    )
+
+
+def train_and_judge(name, model):
+    """Train with early stopping on the validation month; judge on the test month."""
+    model.compile(
+        optimizer=tf.keras.optimizers.Adam(3e-3), metrics=[tf.keras.metrics.AUC(name="auc")]
+    )
+    start = time.perf_counter()
+    history = model.fit(
+        mm.Loader(train_set, batch_size=workspace.profile.batch_size, shuffle=True),
+        validation_data=mm.Loader(valid_set, batch_size=8_192, shuffle=False),
+        epochs=workspace.profile.epochs,
+        callbacks=[
+            tf.keras.callbacks.EarlyStopping(
+                "val_auc", mode="max", patience=1, restore_best_weights=True
+            )
+        ],
+        verbose=0,
+    )
+    seconds = time.perf_counter() - start
+    for epoch, (fitted, kept) in enumerate(
+        zip(history.history["auc"], history.history["val_auc"], strict=True), start=1
+    ):
+        print(f"{name}, epoch {epoch}: AUC {fitted:.4f} in training, {kept:.4f} in validation")
+    scores[name] = model.predict(
+        mm.Loader(test_set, batch_size=8_192, shuffle=False), verbose=0
+    ).ravel()
+    return judge(name, scores[name], seconds, model.count_params())
+
+
+# %%
+scores = {"XGBoost": tree_scores}
+dlrm = mm.DLRMModel(
+    schema,
+    embeddings=embeddings(),
+    bottom_block=mm.MLPBlock([64, 16]),
+    top_block=mm.MLPBlock([64, 32]),
+    prediction_tasks=mm.BinaryOutput("target"),
+)
+auc = train_and_judge("DLRM", dlrm)
+
+# %% tags=["nbval-check-output"]
+record("auc_dlrm", auc)
+
+# %% [markdown]
+# ## DCN-v2
+#
+# A cross layer (Wang et al. 2021) computes `x0 * (W x + b) + x`: every coordinate of every feature
+# meets every other one, and the network learns which meetings matter. Two layers cross up to three
+# features.
+
+# %%
+dcn = mm.DCNModel(
+    schema,
+    depth=2,
+    # always pass a deep block: the default one is a single instance that all models would share
+    deep_block=mm.MLPBlock([64, 32]),
+    input_block=mm.InputBlockV2(schema, categorical=embeddings()),
+    prediction_tasks=mm.BinaryOutput("target"),
+)
+auc = train_and_judge("DCN-v2", dcn)
+
+# %% tags=["nbval-check-output"]
+record("auc_dcn", auc)
+
+# %% [markdown]
+# ## Reading the table
+
+# %%
+table = pd.DataFrame(results).T.sort_values("AUC")
+if "oracle" in table.index:
+    table["skill"] = (table["AUC"] - 0.5) / (table.loc["oracle", "AUC"] - 0.5)
+table.drop(columns="seconds").round(4)
+
+# %%
+import matplotlib.pyplot as plt
+
+figure, axis = plt.subplots(figsize=(7, 2.6), layout="constrained")
+spread = [table["AUC"] - table["low"], table["high"] - table["AUC"]]
+axis.errorbar(table["AUC"], table.index, xerr=spread, fmt="o", capsize=4)
+axis.set(xlabel="AUC on the test month, with 95% interval")
+axis.grid(axis="x", alpha=0.3)
+plt.show()
+
+# %% [markdown]
+# **Skill** is the share of the way from chance (0.5) to the oracle that a model has gone. AUC alone
+# makes every shop look hard; skill says how much is left to win.
+#
+# Intervals of two models on one test month overlap easily, although the models were asked about
+# the *same rows* and share most of their luck. The right question is whether the **difference**
+# is above zero.
+#
+# ### Exercise 2.2: better, or luckier?
+
+# %% tags=["exercise-2.2"]
+from sklearn.metrics import roc_auc_score
+
+
+def is_better(target: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int) -> bool:
+    """Return whether the first model's AUC is above the second's by more than luck.
+
+    Draw the rows anew 100 times, with replacement. Each time compute both AUCs on the same rows
+    and keep the difference. The first model is better if 97.5% of the differences are above 0.
+
+    Args:
+        target: (n,) 0 or 1.
+        first: (n,) scores of the first model.
+        second: (n,) scores of the second.
+        seed: of the draws.
+    """
+    ### BEGIN SOLUTION
+    rng = np.random.default_rng(seed)
+    differences = []
+    for _ in range(100):
+        rows = rng.integers(len(target), size=len(target))
+        differences.append(
+            roc_auc_score(target[rows], first[rows]) - roc_auc_score(target[rows], second[rows])
+        )
+    return bool(np.quantile(differences, 0.025) > 0)
+    ### END SOLUTION
+
+
+# %% tags=["check-2.2"]
+check("2.2", is_better)
+
+# %%
+for first in scores:
+    for second in scores:
+        if is_better(target, scores[first], scores[second], seed=0):
+            print(f"{first} is better than {second}, by more than luck")
+
+# %% [markdown]
+# ## Summary
+#
+# * Take features as of the moment, encode targets out of fold, and never encode the user.
+# * One table, one budget, a floor, a ceiling, intervals: only then is "model A beats model B" a
+#   sentence with a meaning.
+# * The workflow is saved: labs 3 to 5 start from the tables it made.
+#
+# **To read.** Naumov et al., *Deep learning recommendation model* (2019). Wang et al., *DCN V2*
+# (2021). Micci-Barreca, *A preprocessing scheme for high-cardinality categorical attributes*
+# (2001), for target encoding.

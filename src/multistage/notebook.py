@@ -17,6 +17,7 @@ def quiet() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of Dask workers, which are processes
     warnings.filterwarnings("ignore")
     for name in ("tensorflow", "merlin", "distributed", "feast"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -16,7 +16,7 @@ class Profile:
     products: int = 1_500
     # training
     batch_size: int = 1_024  # rows, for the ranking models
-    epochs: int = 3
+    epochs: int = 5
     retrieval_batch_size: int = 512
     retrieval_epochs: int = 6
     negatives: int = 4  # sampled for each positive when a ranker is trained for a pipeline
