@@ -19,8 +19,13 @@ def quiet() -> None:
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of Dask workers, which are processes
     warnings.filterwarnings("ignore")
-    for name in ("tensorflow", "merlin", "distributed", "feast"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("absl", "tensorflow", "merlin", "distributed", "feast"):
+        # a filter, not a level: TensorFlow sets its own level when it is imported in a notebook
+        logging.getLogger(name).addFilter(_is_error)
+
+
+def _is_error(entry: logging.LogRecord) -> bool:
+    return entry.levelno >= logging.ERROR
 
 
 def record(name: str, value: float) -> None:
