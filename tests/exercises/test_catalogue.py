@@ -1,0 +1,72 @@
+"""Every exercise of every lab: hints, a reference that passes, wrong answers that are refused."""
+
+import importlib
+
+import pytest
+
+from multistage.authoring import find_sections
+from multistage.authoring.read import check_id, exercise_id, read_source
+from multistage.exercises import Wrong
+from multistage.exercises.engine import probe
+from multistage.exercises.exercise import exercises_of
+from multistage.exercises.source import reference
+from tests.conftest import COURSE
+
+SECTIONS = find_sections(COURSE)
+EXERCISES = {e.id: e for s in SECTIONS for e in exercises_of(s.number).values()}
+
+
+def catalogue(section):
+    name = f"tests.exercises.wrong_answers.section_{section}"
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return {}
+    return module.WRONG
+
+
+WRONG = [
+    pytest.param(exercise, answer, said, id=f"{exercise}-{name}")
+    for section in SECTIONS
+    for exercise, answers in catalogue(section.number).items()
+    for name, answer, said in answers
+]
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
+def test_labs_and_checks_name_the_same_exercises(section):
+    cells = read_source(section).cells
+    known = list(exercises_of(section.number))
+    assert [e for e in map(exercise_id, cells) if e] == known
+    assert [e for e in map(check_id, cells) if e] == known
+    assert known
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+def test_an_exercise_has_hints_and_wrong_answers(exercise):
+    assert exercise.title
+    assert exercise.hints
+    assert all(hint.strip() for hint in exercise.hints)
+    wrong = catalogue(exercise.section).get(exercise.id, [])
+    assert len(wrong) >= 3
+    assert len({answer for _, answer, _ in wrong}) == len(wrong)
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+def test_the_reference_passes(exercise):
+    answer = reference(COURSE, exercise.id)
+    for _ in range(3):  # each time with a fresh seed as well
+        probe(exercise, answer)
+
+
+@pytest.mark.parametrize(("exercise", "answer", "said"), WRONG)
+def test_a_wrong_answer_is_refused_with_its_own_message(exercise, answer, said):
+    with pytest.raises(Wrong) as refused:
+        probe(EXERCISES[exercise], answer)
+    assert said in refused.value.message
+
+
+def test_every_catalogued_exercise_exists():
+    assert {param.values[0] for param in WRONG} <= set(EXERCISES)
