@@ -74,12 +74,12 @@ users.head(3)
 # view from the table's types. For the stock graph, and for it alone, the products get a view too.
 
 # %%
-from feast import FeatureStore
-from multistage.serving.feature_store import SQLITE, feature_view, materialise, write_settings
+from multistage.serving.feature_store import SQLITE, feature_view, materialise, open_store
+from multistage.serving.feature_store import write_settings
 
 repository = workspace.folder / "serving" / "feature_repository"
 write_settings(repository, SQLITE)
-store = FeatureStore(repo_path=repository)
+store = open_store(repository)  # a feast.FeatureStore
 
 numbers = items.select_dtypes(["int64", "float32"])
 product_view = numbers.assign(

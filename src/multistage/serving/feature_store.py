@@ -83,9 +83,11 @@ def feature_view(folder: Path, name: str, key: str, table: pd.DataFrame) -> list
         key: the column that identifies a row, int64 (or int32, which the stock graph wants).
         table: the key, ``event_timestamp`` in UTC, and features: int64, float32, or lists of int64.
     """
-    from feast import Entity, FeatureView, Field, FileSource
-    from feast.types import Array, Float32, Int64
-    from feast.value_type import ValueType
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from feast import Entity, FeatureView, Field, FileSource
+        from feast.types import Array, Float32, Int64
+        from feast.value_type import ValueType
 
     table.to_parquet(folder / f"{name}.parquet", index=False)
     key_type = ValueType[str(table[key].dtype).upper()]
@@ -104,7 +106,9 @@ def feature_view(folder: Path, name: str, key: str, table: pd.DataFrame) -> list
 
 def open_store(folder: Path) -> Any:
     """Return the ``feast.FeatureStore`` of the repository in ``folder``."""
-    from feast import FeatureStore
+    with warnings.catch_warnings():  # importing Feast resets the filters
+        warnings.simplefilter("ignore")
+        from feast import FeatureStore
 
     if not (folder / "feature_store.yaml").exists():
         raise CourseError(
@@ -112,8 +116,15 @@ def open_store(folder: Path) -> Any:
             "Run section 5 up to the cell that creates it."
         )
     logging.getLogger("feast").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="feast")
-    return FeatureStore(repo_path=str(folder))
+    logging.getLogger().addFilter(_is_worth_saying)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return FeatureStore(repo_path=str(folder))
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """Every SQLite connection of Feast tells that an optional package for vectors is missing."""
+    return "sqlite_vec" not in record.getMessage()
 
 
 def materialise(folder: Path) -> None:

@@ -1,0 +1,100 @@
+import shutil
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from multistage.errors import CourseError
+from multistage.serving.feature_store import (
+    OnlineUserFeatures,
+    create_repository,
+    materialise,
+    open_store,
+    push_purchase,
+)
+
+DEFAULTS = {"user": 2, "user_activity": -1.5, "user_price": 0.0}
+
+
+@pytest.fixture
+def users():
+    return pd.DataFrame(
+        {
+            "user_id": [7, -3, 2**62],
+            "user": np.array([3, 4, 5]),
+            "user_activity": np.float32([0.5, 0.25, 2]),
+            "user_price": np.float32([1, -1, 0]),
+            "event_timestamp": pd.to_datetime(["2020-01-01", "2020-01-05", "2020-02-01"], utc=True),
+            "seen": [[11, 10_000_000_000], [12], [13]],
+        }
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, users):
+    create_repository(tmp_path / "repository", users)
+    return tmp_path / "repository"
+
+
+def read(folder, *ids):
+    return OnlineUserFeatures(folder).read(np.array(ids, "int64"), DEFAULTS)
+
+
+def test_features_of_known_and_unknown_users_in_the_order_asked(folder):
+    columns, seen, known = read(folder, 2**62, 99, 7, 7)
+    assert known.tolist() == [True, False, True, True]
+    assert columns["user"].tolist() == [5, 2, 3, 3]
+    assert columns["user"].dtype == "int64"
+    assert columns["user_activity"].tolist() == [2.0, -1.5, 0.5, 0.5]
+    assert columns["user_activity"].dtype == "float32"
+    assert [products.tolist() for products in seen[:3]] == [[13], [], [11, 10_000_000_000]]
+
+
+def test_the_same_as_feast_itself_says(folder, users):
+    names = ["user", "user_activity", "user_price", "seen"]
+    wanted = (
+        open_store(folder)
+        .get_online_features(
+            features=[f"user_features:{name}" for name in names],
+            entity_rows=[{"user_id": int(user)} for user in users["user_id"]],
+        )
+        .to_dict()
+    )
+    columns, seen, _ = read(folder, *users["user_id"])
+    for name in names[:-1]:
+        assert columns[name].tolist() == wanted[name]
+    assert [row.tolist() for row in seen] == wanted["seen"]
+
+
+def test_the_folder_may_be_moved_and_names_no_place(folder, tmp_path):
+    moved = tmp_path / "elsewhere" / "shop"
+    moved.parent.mkdir()
+    shutil.move(folder, moved)
+    assert read(moved, 7)[2].tolist() == [True]
+    materialise(moved)
+    for file in moved.iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes(), file.name
+
+
+def test_everything_up_to_the_newest_row_is_online(folder, users):
+    assert read(folder, *users["user_id"])[2].all()
+
+
+def test_a_purchase_shows_at_the_next_read(folder):
+    reader = OnlineUserFeatures(folder)
+    push_purchase(folder, 7, 42, datetime(2020, 3, 1, tzinfo=UTC))
+    columns, seen, _ = reader.read(np.array([7, -3]), DEFAULTS)
+    assert seen[0].tolist() == [11, 42, 10_000_000_000]
+    assert seen[1].tolist() == [12]
+    assert columns["user"].tolist() == [3, 4]
+
+
+def test_a_purchase_by_a_stranger_is_refused(folder):
+    with pytest.raises(CourseError, match="knows no user 99"):
+        push_purchase(folder, 99, 42, datetime(2020, 3, 1, tzinfo=UTC))
+
+
+def test_a_folder_without_repository_says_what_to_do(tmp_path):
+    with pytest.raises(CourseError, match=r"feature_store\.yaml"):
+        open_store(tmp_path)
