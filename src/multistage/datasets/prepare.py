@@ -1,7 +1,8 @@
 """Prepare a data set once, into the artifact ``data``; read it afterwards."""
 
-import glob
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
@@ -9,9 +10,13 @@ import pyarrow.parquet as pq
 
 from multistage.datasets.contract import Data
 from multistage.datasets.interactions import label, split_category
+from multistage.datasets.logs import Labelled, find_files, read_logs
 from multistage.datasets.splits import Split, build, split_by_time, time_bounds
 from multistage.errors import CourseError
 from multistage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from multistage.datasets.store import StoreSettings, StoreTruth
 
 ARTIFACT = "data"
 PRODUCER = "01-introduction"
@@ -20,23 +25,34 @@ REES46_CORE = 5
 TEXT = ("brand", "cat_0", "cat_1", "cat_2")
 
 
-def load(workspace: Workspace, events: str | None = None) -> Data:
+def load(workspace: Workspace, events: str | None = None, scheduler: str | None = None) -> Data:
     """Return the data set of ``workspace``, prepared first if it is not there.
 
     Args:
         workspace: where, which data set and how large.
         events: for ``rees46``, a glob of event files (CSV, plain or .gz).
+        scheduler: for ``rees46``, the address of a running Dask scheduler; by default, local.
 
     Raises:
         CourseError: if the data set is unknown, its source cannot be had or read, or too little
             is left of it to learn from.
     """
-    if not workspace.has(ARTIFACT):
-        prepare(workspace, events)
+    if not workspace.has(ARTIFACT) or _outdated(workspace):
+        prepare(workspace, events, scheduler)
     return Data.read(workspace.read(ARTIFACT), workspace.dataset)
 
 
-def prepare(workspace: Workspace, events: str | None = None) -> None:
+def _outdated(workspace: Workspace) -> bool:
+    """Whether the shop that was simulated is not the one this package would simulate."""
+    file = workspace.folder / ARTIFACT / "truth.npz"
+    if not file.exists():
+        return False
+    from multistage.datasets.store import StoreTruth
+
+    return StoreTruth.load(file).settings != _store_settings(workspace)
+
+
+def prepare(workspace: Workspace, events: str | None = None, scheduler: str | None = None) -> None:
     """Write the artifact ``data``: five Parquet tables, ``report.json`` and, if known, the truth.
 
     Arguments and errors are those of :func:`load`.
@@ -49,7 +65,7 @@ def prepare(workspace: Workspace, events: str | None = None) -> None:
         split, report = movielens(workspace.course / "workspace" / "downloads")
         _write(workspace, split, report)
     elif workspace.dataset == "rees46":
-        _prepare_rees46(workspace, events)
+        _prepare_rees46(workspace, events, scheduler)
     else:
         raise CourseError(
             f"Unknown data set {workspace.dataset!r}: choose one of {', '.join(DATASETS)}."
@@ -57,61 +73,91 @@ def prepare(workspace: Workspace, events: str | None = None) -> None:
 
 
 def _prepare_store(workspace: Workspace) -> None:
-    from multistage.datasets.store import StoreSettings, StoreTruth, World, simulate
+    from multistage.datasets.store import StoreTruth, World, simulate
 
-    profile = workspace.profile
-    settings = StoreSettings(users=profile.users, products=profile.products, seed=profile.seed)
+    settings = _store_settings(workspace)
     world = World(settings)
     events = simulate(world)
-    rows = split_category(label(events))
+    rows, without_cart = label(events)
+    acted = int((events["event_type"] != "view").sum())
+    report = {
+        "read": len(events),
+        "views": len(events) - acted,
+        "purchases_without_cart": without_cart,
+        "same_session": acted - without_cart - len(rows),
+        "labelled": len(rows),
+    }
+    rows = split_category(rows)
     valid, test = pd.DatetimeIndex(world.month_starts()[-3:-1]).tz_localize("UTC")
-    part = split_by_time(rows, valid, test)
-    split = build(rows, part, user_core=1, product_core=1)
+    split = build(rows, split_by_time(rows, valid, test), user_core=1, product_core=1)
     truth = StoreTruth(settings, split.tables["catalog"]["product_id"].to_numpy())
-    _write(workspace, split, {"events": len(events), "labelled": len(rows)}, truth)
+    _write(workspace, split, report, truth=truth)
 
 
-def _prepare_rees46(workspace: Workspace, pattern: str | None) -> None:
-    files = sorted(glob.glob(pattern, recursive=True)) if pattern else []
-    if not files:
-        raise CourseError(
-            f"No file matches events={pattern!r}: expected a glob of REES46 event files, such as "
-            "--events 'data/2019-*.csv.gz'."
-        )
-    events = pd.concat([_read_events(file) for file in files], ignore_index=True)
-    rows = split_category(label(events))
-    report = {"events": len(events), "labelled": len(rows)}
+def _store_settings(workspace: Workspace) -> "StoreSettings":
+    from multistage.datasets.store import StoreSettings
+
+    profile = workspace.profile
+    return StoreSettings(users=profile.users, products=profile.products, seed=profile.seed)
+
+
+def _prepare_rees46(workspace: Workspace, pattern: str | None, scheduler: str | None) -> None:
+    files = find_files(pattern)
+    workspace.folder.mkdir(parents=True, exist_ok=True)
+    labelled = read_logs(files, workspace.folder, scheduler)
+    split = split_logs(labelled, REES46_CORE, REES46_CORE)
+    _write(workspace, split, labelled.report, labelled)
+
+
+def split_logs(labelled: Labelled, user_core: int, product_core: int) -> Split:
+    """Split labelled interactions of logs by time and return the contract's tables.
+
+    Raises:
+        CourseError: if nothing is left to learn from.
+    """
+    rows, report = labelled.rows, labelled.report
     if len(rows):
+        rows = split_category(rows)
         part = split_by_time(rows, *time_bounds(rows["timestamp"]))
-        split = build(rows, part, REES46_CORE, REES46_CORE)
+        split = build(rows, part, user_core, product_core)
     if not len(rows) or split.tables["train"].empty:
+        dropped = int((part == 0).sum()) if len(rows) else 0
         raise CourseError(
-            f"No user has enough interactions to learn from: {len(events):,} rows were read from "
-            f"{len(files)} file(s), {len(rows):,} interactions labelled, and all of training "
-            f"dropped, as every user and every product needs at least {REES46_CORE} of them. "
-            "Give more files: a month of REES46 is enough."
+            f"No user has enough interactions to learn from: {report['read']:,} rows were read "
+            f"from {report['files']} file(s) ({report['views']:,} of them views, "
+            f"{sum(report['quarantined'].values()):,} quarantined), {len(rows):,} interactions "
+            f"labelled, and all {dropped:,} of training dropped. Needed are users with at least "
+            f"{user_core} training interactions, each with a product that has at least "
+            f"{product_core}. Give more files: a month of REES46 is enough."
         )
-    _write(workspace, split, report)
+    return split
 
 
-def _read_events(file: str) -> pd.DataFrame:
-    events = pd.read_csv(file, dtype={"user_session": "string"})
-    time = events["event_time"].str.replace(" UTC", "+00:00", regex=False)
-    return events.assign(event_time=pd.to_datetime(time, utc=True)).drop_duplicates()
+def _write(
+    workspace: Workspace,
+    split: Split,
+    report: dict,
+    labelled: Labelled | None = None,
+    truth: "StoreTruth | None" = None,
+) -> None:
+    with workspace.write(ARTIFACT, PRODUCER) as folder:
+        write_tables(folder, split, report)
+        if labelled is not None:
+            labelled.write_quarantine(folder / "quarantine.csv")
+        if truth is not None:
+            truth.save(folder / "truth.npz")
 
 
-def _write(workspace: Workspace, split: Split, report: dict, truth: object = None) -> None:
+def write_tables(folder: Path, split: Split, report: dict) -> None:
+    """Write the five tables as Parquet, and ``report.json`` with every step's count of rows."""
+    for name, table in split.tables.items():
+        pq.write_table(_to_arrow(table), folder / f"{name}.parquet")
     report = {
         **report,
         "dropped": split.dropped,
         "rows": {name: len(table) for name, table in split.tables.items()},
     }
-    with workspace.write(ARTIFACT, PRODUCER) as folder:
-        for name, table in split.tables.items():
-            pq.write_table(_to_arrow(table), folder / f"{name}.parquet")
-        (folder / "report.json").write_text(json.dumps(report, indent=1))
-        if truth is not None:
-            truth.save(folder / "truth.npz")
+    (folder / "report.json").write_text(json.dumps(report, indent=1))
 
 
 def _to_arrow(table: pd.DataFrame) -> pa.Table:

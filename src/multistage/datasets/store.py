@@ -4,7 +4,7 @@
 :mod:`multistage.datasets.store_events` draws its events; here is what it knows of itself.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -53,7 +53,10 @@ class StoreTruth:
                 for key in kept.files
                 if key.startswith("settings.")
             }
-            return cls(StoreSettings(**settings), kept["product_ids"])
+            # A file of an older shop may know other settings: it is told apart by its edition.
+            known = {f.name for f in fields(StoreSettings)}
+            settings = {key: value for key, value in settings.items() if key in known}
+            return cls(StoreSettings(**{"edition": 0, **settings}), kept["product_ids"])
 
     @cached_property
     def _world(self) -> World:

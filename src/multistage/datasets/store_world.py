@@ -69,7 +69,10 @@ _TREE = {
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """Size and character of the simulated shop."""
+    """Size and character of the simulated shop.
+
+    ``edition`` changes with the code that draws it, so that data of an older shop are known to be.
+    """
 
     users: int = 8_000
     products: int = 1_500
@@ -77,22 +80,23 @@ class StoreSettings:
     months: int = 7
     start: str = "2019-10-01"
     view_share: float = 0.5  # of all events; REES46's own is about 0.98
-    cart_sessions: float = 3.3  # a user and month, with something put into the cart
+    cart_sessions: float = 7.5  # a user and month, with something put into the cart
     carts: float = 1.35  # a cart session
     session_views: float = 3.4  # a session, on average
     buy_share: float = 0.42  # of what is put into carts
-    late_users: float = 0.06  # first come in one of the last two months
-    new_products: float = 0.15  # launched after the first month
+    late_users: float = 0.02  # first come in one of the last two months
+    new_products: float = 0.1  # launched after the first month
     missing_brand: float = 0.14
     missing_category: float = 0.2
-    tastes: int = 6
-    segments: int = 8
-    personal: float = 0.25  # length of the personal part of a taste, a segment's being 1
-    drift: float = 0.15
-    beta_intent: float = 4.0
-    beta_cart: float = 1.5
-    beta_buy: float = 4.0
+    tastes: int = 3
+    segments: int = 4
+    personal: float = 0.06  # length of the personal part of a taste, a segment's being 1
+    drift: float = 0.05
+    beta_intent: float = 1.5
+    beta_cart: float = 0.8
+    beta_buy: float = 4.1
     beta_price: float = 0.5  # lambda
+    edition: int = 2
 
 
 class World:
@@ -107,7 +111,6 @@ class World:
         self.segment_budget = np.linspace(-1, 1, settings.segments)[
             rng.permutation(settings.segments)
         ]
-        self.segment_share = rng.dirichlet(np.full(settings.segments, 20.0))
         self.intercept = 0.0
         self.intercept = self._calibrate()
 
@@ -146,7 +149,7 @@ class World:
         weights = np.sqrt(self.leaf_share)
         extra = rng.choice(leaves, max(n - 2 * leaves, 0), p=weights / weights.sum())
         leaf = np.concatenate([np.tile(np.arange(leaves), 2)[:n], extra])
-        brands = max(12, int(2.5 * np.sqrt(n)))
+        brands = max(12, int(1.5 * np.sqrt(n)))
         brand_weight = 1.0 / (np.arange(brands) + 2.0)
         brand_vector = _unit(rng.normal(size=(brands, s.tastes)))
         brand = rng.choice(brands, n, p=brand_weight / brand_weight.sum())
@@ -158,13 +161,15 @@ class World:
         self.vector = _unit(
             0.8 * self.leaf_vector[self.leaf]
             + 0.55 * brand_vector[self.brand]
-            + 0.15 * _unit(rng.normal(size=(n, s.tastes)))
+            + 0.1 * _unit(rng.normal(size=(n, s.tastes)))
         )
         self.price_level = np.clip(rng.normal(size=n), -2, 2)
         self.price = np.exp(self.leaf_log_price[self.leaf] + 0.55 * self.price_level)
         self.quality = 0.35 * rng.normal(size=n)
-        self.appeal = np.exp(1.1 * rng.normal(size=n) + self.quality)
-        launch = np.where(rng.random(n) < s.new_products, rng.integers(1, s.months, n), 0)
+        self.appeal = np.exp(1.3 * rng.normal(size=n) + self.quality)
+        later = np.arange(1, s.months)
+        month = rng.choice(later, n, p=later[::-1] / later.sum())  # ever fewer launches
+        launch = np.where(rng.random(n) < s.new_products, month, 0)
         _, first = np.unique(self.leaf, return_index=True)
         launch[first] = 0  # no leaf is ever empty
         self.launch = launch
@@ -198,7 +203,7 @@ class World:
         s, rng = self.settings, self.rng(1, block)
         index = np.arange(block * BLOCK, min((block + 1) * BLOCK, s.users))
         n = BLOCK  # always draw whole blocks: user 1 is the same in a shop of any size
-        segment = rng.choice(s.segments, n, p=self.segment_share)
+        segment = rng.integers(0, s.segments, n)
         personal = s.personal * rng.normal(size=(n, s.tastes)) / np.sqrt(s.tastes / 2)
         drift = s.drift * rng.normal(size=(n, s.tastes))
         budget = self.segment_budget[segment] + 0.2 * rng.normal(size=n)
@@ -307,8 +312,10 @@ def _softmax(x: np.ndarray) -> np.ndarray:
 
 
 def _spread(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
-    """Unit vectors that keep away from each other: the best of many random sets."""
-    sets = _unit(rng.normal(size=(200, count, dim)))
+    """Unit vectors with mean near 0 that keep away from each other: the best of many sets."""
+    sets = rng.normal(size=(200, count, dim))
+    for _ in range(20):
+        sets = _unit(sets - sets.mean(axis=1, keepdims=True))
     closeness = np.exp(4 * sets @ sets.transpose(0, 2, 1)).sum(axis=(1, 2))
     return sets[closeness.argmin()]
 

@@ -1,0 +1,399 @@
+"""Read REES46 event files in bounded memory: nothing is lost silently.
+
+A file is read in blocks that end at a line's end. A block is parsed by pyarrow with the types of
+the contract; only where that fails, row by row reasons are found. Rows that break the contract go
+to quarantine with file, line and reason. Views are checked and counted, then let go: what remains
+(carts and purchases, some 2% of REES46) is written to one Parquet file a task, with one row group
+for each partition of users, so that later steps hold one partition at a time.
+
+The contract of a row: nine columns by name (others are ignored), one row a line; ``event_time``
+as ``YYYY-MM-DD HH:MM:SS`` and `` UTC`` or ``+00:00``; a known ``event_type``; non-negative 64-bit
+``product_id`` and ``user_id``; a ``user_session``; a finite ``price`` of 0 or more. ``brand`` and
+``category_code`` may be empty; ``category_id`` is not read.
+"""
+
+import csv
+import gzip
+import io
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from multistage.errors import CourseError
+
+COLUMNS = (
+    "event_time",
+    "event_type",
+    "product_id",
+    "category_id",
+    "category_code",
+    "brand",
+    "price",
+    "user_id",
+    "user_session",
+)
+EVENT_TYPES = ("view", "cart", "remove_from_cart", "purchase")
+KEPT = ("cart", "purchase")
+BLOCK_BYTES = 24 << 20
+LENIENT_BYTES = 64 << 10  # where something is wrong, blocks are halved down to this
+QUARANTINE_COLUMNS = ("file", "line", "reason", "text")
+SHARD_SCHEMA = pa.schema(
+    [
+        ("user_id", pa.int64()),
+        ("user_session", pa.string()),
+        ("product_id", pa.int64()),
+        ("event_time", pa.timestamp("s")),
+        ("event_type", pa.string()),
+        ("category_code", pa.string()),
+        ("brand", pa.string()),
+        ("price", pa.float64()),
+    ]
+)
+_READ = [name for name in COLUMNS if name != "category_id"]
+_TYPES = {name: pa.string() for name in _READ} | {
+    "product_id": pa.int64(),
+    "user_id": pa.int64(),
+    "price": pa.float64(),
+}
+
+
+@dataclass
+class Counts:
+    """What became of the rows of some part of the input."""
+
+    read: int = 0
+    views: int = 0  # and removals from the cart: nothing is learned from them
+    kept: int = 0
+    quarantined: Counter = field(default_factory=Counter)  # reason -> rows
+
+    def add(self, other: "Counts") -> None:
+        """Add the counts of another part."""
+        self.read += other.read
+        self.views += other.views
+        self.kept += other.kept
+        self.quarantined.update(other.quarantined)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A part of a file: bytes ``begin`` to ``end``, or all of it if compressed."""
+
+    file: Path
+    name: str  # how reports call the file
+    header: tuple[str, ...]
+    begin: int
+    end: int | None
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What :func:`filter_task` leaves behind; lines count from the task's first."""
+
+    task: Task
+    counts: Counts
+    lines: int
+    quarantine: list[tuple[int, str, str]]  # line, reason, text
+
+
+def plan(files: list[Path], block_bytes: int = BLOCK_BYTES) -> list[Task]:
+    """Cut the files into tasks.
+
+    Raises:
+        CourseError: if a file is empty, is not UTF-8 text or lacks a column.
+    """
+    tasks = []
+    for file, name in zip(files, _short_names(files), strict=True):
+        header, begin = read_header(file, name)
+        if _is_gzip(file):
+            tasks.append(Task(file, name, header, begin, None))
+            continue
+        size = file.stat().st_size
+        starts = range(begin, max(size, begin + 1), block_bytes)
+        tasks += [Task(file, name, header, s, min(s + block_bytes, size)) for s in starts]
+    return tasks
+
+
+def read_header(file: Path, name: str) -> tuple[tuple[str, ...], int]:
+    """Return the column names and the position after the first line.
+
+    Raises:
+        CourseError: as :func:`plan` says.
+    """
+    try:
+        with gzip.open(file) if _is_gzip(file) else file.open("rb") as stream:
+            line = stream.readline(1 << 16)
+    except (OSError, EOFError, zlib.error) as error:
+        raise CourseError(f"{name} cannot be read ({error}): give plain or gzip files.") from None
+    if not line.strip():
+        raise CourseError(f"{name} is empty: expected a header with {', '.join(COLUMNS)}.")
+    try:
+        text = line.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise CourseError(_not_utf8(name)) from None
+    header = tuple(column.strip() for column in next(csv.reader([text.rstrip("\r\n")])))
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        raise CourseError(
+            f"{name} lacks the column {', '.join(missing)}: its header has "
+            f"{', '.join(header)[:200]}; expected REES46's nine columns."
+        )
+    return header, len(line)
+
+
+def filter_task(task: Task, shard: Path, partitions: int) -> TaskResult:
+    """Check the rows of ``task`` and write its carts and purchases to ``shard`` (Parquet).
+
+    The file has ``partitions`` row groups for each block of the task; row group ``g`` holds the
+    rows with ``user_id % partitions == g % partitions``.
+
+    Raises:
+        CourseError: if the text is not UTF-8.
+    """
+    counts, quarantine, lines = Counts(), [], 0
+    with pq.ParquetWriter(shard, SHARD_SCHEMA, compression="zstd") as writer:
+        for block, broken in _blocks(task):
+            table, bad = parse_block(block, task.header, task.name)
+            here = block.count(b"\n") + (not block.endswith(b"\n") and block != b"")
+            if broken:
+                bad.append((here + 1, "broken gzip tail", broken))
+            counts.read += len(table) + len(bad)
+            counts.quarantined.update(reason for _, reason, _ in bad)
+            quarantine += [(lines + line, reason, text) for line, reason, text in bad]
+            lines += here
+            kept = table.filter(pc.is_in(table["event_type"], pa.array(KEPT)))
+            counts.views += len(table) - len(kept)
+            counts.kept += len(kept)
+            part = kept["user_id"].to_numpy() % partitions
+            for p in range(partitions):
+                group = kept.take(np.flatnonzero(part == p))
+                writer.write_table(group, row_group_size=max(len(group), 1))
+    return TaskResult(task, counts, lines, quarantine)
+
+
+def parse_block(
+    block: bytes, header: tuple[str, ...], name: str
+) -> tuple[pa.Table, list[tuple[int, str, str]]]:
+    """Return the good rows of a block, and what is wrong with the others.
+
+    Args:
+        block: whole lines, without the header. Blank ones are no rows.
+        header: the file's column names.
+        name: the file's, for the message.
+
+    Returns:
+        A table of ``SHARD_SCHEMA``; ``(line, reason, text)`` of bad rows, the first line being 1.
+    """
+    if b'"' not in block:
+        try:
+            table = _parse_typed(block, header)
+            if table is not None:
+                return table, []
+        except pa.ArrowInvalid:
+            pass  # some row breaks the contract: find out which
+    cut = block.rfind(b"\n", 0, len(block) // 2) + 1
+    if len(block) < LENIENT_BYTES or cut == 0:
+        return _parse_leniently(block, header, name)
+    table, bad = parse_block(block[:cut], header, name)
+    more, worse = parse_block(block[cut:], header, name)
+    lines = block.count(b"\n", 0, cut)
+    bad += [(lines + line, reason, text) for line, reason, text in worse]
+    return pa.concat_tables([table, more]), bad
+
+
+def _parse_typed(block: bytes, header: tuple[str, ...]) -> pa.Table | None:
+    """Parse a block all of whose rows are good; None or ArrowInvalid if one is not."""
+    if not block.strip():
+        return _rows({name: [] for name in SHARD_SCHEMA.names})
+    table = pa_csv.read_csv(
+        io.BytesIO(block),
+        pa_csv.ReadOptions(
+            column_names=_unique(header), use_threads=False, block_size=len(block) + 1
+        ),
+        pa_csv.ParseOptions(quote_char=False),
+        pa_csv.ConvertOptions(
+            column_types=_TYPES, include_columns=_READ, null_values=[""], strings_can_be_null=True
+        ),
+    )
+    time = table["event_time"]
+    zone = pc.utf8_slice_codeunits(time, 19)
+    good = [
+        pc.is_in(zone, pa.array([" UTC", "+00:00"])),
+        pc.equal(pc.utf8_slice_codeunits(time, 10, 11), " "),
+        pc.is_in(table["event_type"], pa.array(EVENT_TYPES)),
+        pc.greater_equal(table["product_id"], 0),
+        pc.greater_equal(table["user_id"], 0),
+        pc.is_valid(table["user_session"]),
+        pc.is_finite(table["price"]),
+        pc.greater_equal(table["price"], 0),
+    ]
+    if not all(pc.all(pc.fill_null(check, False)).as_py() for check in good):
+        return None
+    seconds = pc.utf8_slice_codeunits(time, 0, 19).cast(pa.timestamp("s"))
+    return table.set_column(0, "event_time", seconds).select(SHARD_SCHEMA.names)
+
+
+def _parse_leniently(
+    block: bytes, header: tuple[str, ...], name: str
+) -> tuple[pa.Table, list[tuple[int, str, str]]]:
+    try:
+        text = block.decode("utf-8")
+    except UnicodeDecodeError:
+        raise CourseError(_not_utf8(name)) from None
+    number, lines = [], []
+    for i, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            number.append(i)
+            lines.append(line.removesuffix("\r"))
+    frame, length = _fields(lines, header)
+    reasons = pd.Series("", index=frame.index, dtype=object)
+
+    def refuse(wrong: pd.Series, reason: str) -> None:
+        reasons[wrong & (reasons == "")] = reason
+
+    refuse(length < len(header), "short line")
+    refuse(length > len(header), "long line")
+    stamp = frame["event_time"].str.fullmatch(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?: UTC|\+00:00)", flags=0
+    )
+    time = pd.to_datetime(
+        frame["event_time"].str[:19].where(stamp), format="%Y-%m-%d %H:%M:%S", errors="coerce"
+    )
+    refuse(time.isna(), "bad event_time")
+    refuse(~frame["event_type"].isin(EVENT_TYPES), "unknown event_type")
+    ids = {}
+    for column in ("product_id", "user_id"):
+        refuse(frame[column] == "", f"missing {column}")
+        ids[column] = frame[column].map(_parse_id)
+        refuse(ids[column] < 0, f"bad {column}")
+    refuse(frame["user_session"] == "", "missing user_session")
+    price = frame["price"].map(_parse_price)
+    refuse(~np.isfinite(price), "bad price")
+    refuse(price < 0, "negative price")
+    bad = np.flatnonzero(reasons != "")
+    quarantine = [(number[i], reasons.iat[i], lines[i][:300]) for i in bad]
+    good = frame[reasons == ""]
+    columns = {
+        "user_id": ids["user_id"][good.index].astype("int64"),
+        "user_session": good["user_session"],
+        "product_id": ids["product_id"][good.index].astype("int64"),
+        "event_time": time[good.index].to_numpy("datetime64[s]"),
+        "event_type": good["event_type"],
+        "category_code": good["category_code"].where(good["category_code"] != "", None),
+        "brand": good["brand"].where(good["brand"] != "", None),
+        "price": price[good.index].astype("float64"),
+    }
+    return _rows(columns), quarantine
+
+
+def _fields(lines: list[str], header: tuple[str, ...]) -> tuple[pd.DataFrame, pd.Series]:
+    """The fields of each line as text, short lines filled up, and how many each line had."""
+    split = [next(csv.reader([x])) if '"' in x else x.split(",") for x in lines]
+    places = [header.index(name) for name in _READ]
+    fields = [[row[place] if place < len(row) else "" for place in places] for row in split]
+    frame = pd.DataFrame(fields, columns=_READ, dtype=object)
+    return frame, pd.Series([len(row) for row in split], dtype="int64")
+
+
+def _parse_id(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 19 and int(text) < 2**63:
+        return int(text)
+    return -1
+
+
+def _parse_price(text: str) -> float:
+    try:
+        return float(text) if text.strip() == text and "_" not in text else np.nan
+    except ValueError:
+        return np.nan
+
+
+def _rows(columns: dict) -> pa.Table:
+    arrays = [pa.array(columns[f.name], f.type, from_pandas=True) for f in SHARD_SCHEMA]
+    return pa.Table.from_arrays(arrays, schema=SHARD_SCHEMA)
+
+
+def _unique(header: tuple[str, ...]) -> list[str]:
+    """Column names with those that the contract does not know made distinct."""
+    return [name if name in COLUMNS else f"ignored {i}" for i, name in enumerate(header)]
+
+
+def _blocks(task: Task) -> Iterator[tuple[bytes, str]]:
+    """Whole lines of the task, and on a broken end the reason for it."""
+    if task.end is None:
+        yield from _gzip_blocks(task)
+        return
+    with task.file.open("rb") as stream:
+        # A line belongs to the task in which it begins.
+        begin = task.begin
+        if begin > 0:
+            stream.seek(begin - 1)
+            begin += len(stream.readline()) - 1
+        stream.seek(begin)
+        block = stream.read(max(task.end - begin, 0))
+        if block and not block.endswith(b"\n"):
+            block += stream.readline()
+        yield block, ""
+
+
+def _gzip_blocks(task: Task) -> Iterator[tuple[bytes, str]]:
+    """Blocks of a gzip file; all that a cut or damaged one still gives."""
+    rest, skip = b"", task.begin
+    try:
+        for piece in _gunzip(task.file):
+            rest += piece[skip:]
+            skip = max(skip - len(piece), 0)
+            if len(rest) >= BLOCK_BYTES:
+                cut = rest.rfind(b"\n") + 1
+                yield rest[:cut], ""
+                rest = rest[cut:]
+    except (EOFError, zlib.error) as error:
+        cut = rest.rfind(b"\n") + 1
+        tail = rest[cut:].decode("utf-8", "replace")[:200]
+        yield rest[:cut], f"{error}; last read: {tail}"
+        return
+    yield rest, ""
+
+
+def _gunzip(file: Path) -> Iterator[bytes]:
+    """Decompress piece by piece: unlike ``gzip.open`` it keeps what comes before a broken end."""
+    with file.open("rb") as stream:
+        member, data = zlib.decompressobj(31), b""
+        begun = False
+        while True:
+            data = data or stream.read(1 << 20)
+            if not data:
+                if begun:
+                    raise EOFError("the compressed data end too early")
+                return
+            begun = True
+            yield member.decompress(data, 1 << 20)
+            data = member.unconsumed_tail
+            if member.eof:
+                data = member.unused_data.lstrip(b"\0")  # padding after a member is allowed
+                member, begun = zlib.decompressobj(31), False
+
+
+def _is_gzip(file: Path) -> bool:
+    return file.suffix == ".gz"
+
+
+def _short_names(files: list[Path]) -> list[str]:
+    """File names, with as many parent folders as it takes to tell them apart."""
+    for depth in range(1, max((len(f.parts) for f in files), default=1) + 1):
+        names = ["/".join(f.parts[-depth:]) for f in files]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _not_utf8(name: str) -> str:
+    return f"{name} is not UTF-8 text: convert it, for example with iconv -t UTF-8."
