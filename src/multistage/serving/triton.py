@@ -140,8 +140,7 @@ class TritonServer:
             return self
         if not self.repository.is_dir():
             raise TritonError(f"There is no model repository {self.repository.name!r}: export one.")
-        self._ports = [port or free_port() for port in self._ports]
-        self._folder = Path(tempfile.mkdtemp(prefix="triton-"))
+        self._prepare()
         begin = time.monotonic()
         try:
             self._launch()
@@ -174,6 +173,20 @@ class TritonServer:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._process = self._folder = None
+
+    def _prepare(self) -> None:
+        for port in filter(None, self._ports):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((self.host, port))
+                except OSError:
+                    raise TritonError(
+                        f"tritonserver cannot start: port {port} is taken. Stop what listens on "
+                        "it, or choose another."
+                    ) from None
+        self._ports = [port or free_port() for port in self._ports]
+        self._folder = Path(tempfile.mkdtemp(prefix="triton-"))
 
     def _launch(self) -> None:
         binary, backends, libraries = _installation(self._folder)

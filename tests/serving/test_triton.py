@@ -1,0 +1,233 @@
+"""The real tritonserver, on loopback."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpc
+from conftest import CANDIDATES, NOON
+from multistage.serving.client import Client, ServerError
+from multistage.serving.load import run_load
+from multistage.serving.triton import TritonError, TritonServer, free_port
+from tritonclient.utils import InferenceServerException
+
+
+@pytest.fixture(scope="module")
+def users(user_features):
+    return user_features["user_id"].to_numpy()
+
+
+@pytest.fixture()
+def client(server):
+    with Client(server.grpc_url) as client:
+        yield client
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def test_a_thousand_users_get_the_same_as_in_process(client, ask, users):
+    here = ask(users)
+    for batch in (1_000, 100):
+        for start in range(0, len(users), batch):
+            rows = slice(start, start + batch)
+            there = client.recommend(users[rows], time=NOON, k=10)
+            assert np.array_equal(there.ordered_ids, here["ordered_ids"][rows])
+            assert np.allclose(
+                there.ordered_scores, here["ordered_scores"][rows], rtol=0, atol=1e-5
+            )
+            assert np.array_equal(there.mark, here["mark"][rows])
+
+
+def test_time_and_k_may_be_left_out(client, users):
+    reply = client.recommend(users[:2])
+    assert reply.ordered_ids.shape == (2, 10)
+    assert reply.marks == ["personal", "personal"]
+
+
+def test_unknown_negative_and_huge_ids(client, users):
+    reply = client.recommend([-1, 2**63 - 1, int(users[0])])
+    assert reply.marks == ["popular", "popular", "personal"]
+    assert (reply.ordered_ids > 0).all()
+
+
+def test_ten_thousand_users_in_one_request(client, users):
+    reply = client.recommend(np.resize(users, 10_000), k=5)
+    assert reply.ordered_ids.shape == (10_000, 5)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"users": []}, "user_id is empty"),
+        ({"users": np.zeros(10_001, "int64")}, "at most 10000"),
+        ({"users": [1], "k": 0}, f"between 1 and {CANDIDATES}"),
+        ({"users": [1], "k": 10_000}, f"between 1 and {CANDIDATES}"),
+        ({"users": [1, 2, 3], "k": np.array([1, 2])}, "k has 2 values for 3 users"),
+        ({"users": [1], "time": float("nan")}, "a number"),
+        ({"users": [1], "time": 1.6e12}, "between 1970 and 2100"),
+    ],
+)
+def test_a_bad_request_gets_its_reason_and_the_next_one_an_answer(client, users, bad, words):
+    with pytest.raises(ServerError, match=words) as refused:
+        client.recommend(**bad)
+    assert "Traceback" not in str(refused.value)
+    assert client.recommend(users[:1]).marks == ["personal"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kind"),
+    [
+        ("user_id", np.ones(1, "float32"), "FP32"),
+        ("user_id", np.ones(1, "int32"), "INT32"),
+        ("user", np.ones(1, "int64"), "INT64"),
+        ("user_id", np.ones((1, 1), "int64"), "INT64"),
+        (None, None, None),
+    ],
+)
+def test_wrong_dtype_name_shape_or_missing_input(server, client, users, name, values, kind):
+    connection = grpc.InferenceServerClient(server.grpc_url)
+    inputs = []
+    if name:
+        inputs = [grpc.InferInput(name, values.shape, kind)]
+        inputs[0].set_data_from_numpy(values)
+    else:
+        inputs = [grpc.InferInput("k", [1], "INT32")]
+        inputs[0].set_data_from_numpy(np.ones(1, "int32"))
+    with pytest.raises(InferenceServerException, match=r"input|shape|data-type|dims"):
+        connection.infer("recommender", inputs)
+    connection.close()
+    assert client.recommend(users[:1]).marks == ["personal"]
+
+
+def test_load_of_several_clients_without_an_error(server, users):
+    batches = [users[i : i + 1] for i in range(len(users))]
+    load = run_load(server.grpc_url, batches, requests=400, clients=4, time=NOON)
+    assert load.errors == []
+    assert len(load.latencies) == load.users == 400
+
+
+def test_metrics_count_the_requests(server, client, users):
+    def count():
+        with urllib.request.urlopen(server.metrics_url, timeout=5) as page:
+            text = page.read().decode()
+        lines = [line for line in text.splitlines() if line.startswith("nv_inference_request_suc")]
+        return float(lines[0].split()[-1])
+
+    before = count()
+    client.recommend(users[:1])
+    assert count() == before + 1
+
+
+def test_it_listens_on_loopback_only(server):
+    listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=False)
+    if listening.returncode:
+        pytest.skip("ss (iproute2) is not here")
+    ports = {url.rsplit(":", 1)[1] for url in (server.grpc_url, server.http_url)}
+    ours = [line.split()[3] for line in listening.stdout.splitlines()]
+    ours = [address for address in ours if address.rsplit(":", 1)[1] in ports]
+    assert len(ours) >= 2
+    assert all(address.startswith("127.0.0.1:") for address in ours)
+
+
+def test_moved_elsewhere_beside_a_first_server_then_killed_and_restarted(
+    server, model_repository, users, ask, tmp_path, request
+):
+    moved = tmp_path / "moved" / "models"
+    shutil.copytree(model_repository, moved)
+    second = TritonServer(moved)
+    request.addfinalizer(second.stop)
+    second.start()
+    assert second.grpc_url != server.grpc_url
+    here = ask(users[:5])
+    with Client(second.grpc_url) as client:
+        there = client.recommend(users[:5], time=NOON, k=10)
+        assert np.array_equal(there.ordered_ids, here["ordered_ids"])
+        group = os.getpgid(second.pid)
+        os.kill(second.pid, signal.SIGKILL)
+        wait_until(lambda: not second.running)
+        with pytest.raises(ServerError):
+            client.recommend(users[:1])
+    second.start()
+    with Client(second.grpc_url) as client:
+        assert client.recommend(users[:1]).marks == ["personal"]
+    pid = second.pid
+    second.stop()
+    second.stop()
+    assert not is_alive(pid)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)
+    assert server.running  # the first one was left alone
+
+
+def test_a_damaged_repository_fails_with_the_file_and_leaves_nothing(model_repository, tmp_path):
+    damaged = tmp_path / "models"
+    shutil.copytree(model_repository, damaged)
+    model = damaged / "recommender" / "1" / "ranker" / "saved_model.pb"
+    model.write_bytes(model.read_bytes()[:-1])
+    server = TritonServer(damaged)
+    with pytest.raises(TritonError, match=r"ranker/saved_model\.pb is not as it was exported"):
+        server.start()
+    assert not server.running
+
+
+def test_a_taken_port_is_named(model_repository):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        server = TritonServer(model_repository, http_port=holder.getsockname()[1])
+        with pytest.raises(TritonError, match=r"port \d+ is taken"):
+            server.start()
+    assert not server.running
+
+
+def test_a_missing_repository_says_so(tmp_path):
+    with pytest.raises(TritonError, match="no model repository"):
+        TritonServer(tmp_path / "nothing").start()
+
+
+PARENT = """
+import sys, time
+from multistage.serving.triton import TritonServer
+server = TritonServer(sys.argv[1], grpc_port=int(sys.argv[2]))
+server._prepare()
+server._launch()
+print(server.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_killed_kernel_leaves_no_server_behind(model_repository):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(model_repository), str(free_port())],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pid = int(parent.stdout.readline())
+    assert is_alive(pid)
+    time.sleep(3)  # the backend's process has started by now
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    below = [int(child) for child in children.read_text().split()] if children.exists() else []
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not is_alive(pid))
+    wait_until(lambda: not any(is_alive(child) for child in below))
