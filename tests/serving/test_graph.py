@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import CANDIDATES, NOON
+
 from multistage.serving.request import Mark, RequestError
 
 
