@@ -18,8 +18,9 @@ class Profile:
     batch_size: int = 1_024  # rows, for the ranking models
     epochs: int = 5
     retrieval_batch_size: int = 512
-    retrieval_epochs: int = 6
-    negatives: int = 4  # sampled for each positive when a ranker is trained for a pipeline
+    retrieval_epochs: int = 4
+    ranking_epochs: int = 3
+    negatives: int = 3  # of each kind for each positive when a ranker is trained for a pipeline
     # serving
     candidates: int = 100  # products that retrieval hands to the next stage
     requests: int = 300
@@ -32,6 +33,7 @@ PROFILES = {
         products=400,
         epochs=1,
         retrieval_epochs=2,
+        ranking_epochs=1,
         requests=100,
     ),
     "laptop": Profile("laptop"),

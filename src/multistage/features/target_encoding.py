@@ -68,18 +68,31 @@ class TargetEncoding:
     def save(self, file: Path) -> None:
         """Write the learned values to a Parquet file: ``column``, ``key``, ``value``."""
         tables = [
-            pd.DataFrame({"column": column, "key": values.index.astype(str), "value": values})
+            pd.DataFrame({"column": column, "key": values.index, "value": values})
             for column, values in self.encodings_.items()
         ]
         overall = pd.DataFrame({"column": ["target"], "key": ["mean"], "value": [self.mean_]})
         pd.concat([*tables, overall], ignore_index=True).to_parquet(file)
+
+    @classmethod
+    def load(cls, file: Path) -> "TargetEncoding":
+        """Read what :meth:`save` wrote; the result can only ``transform``."""
+        table = pd.read_parquet(file)
+        values = {
+            column: rows.set_index("key")["value"] for column, rows in table.groupby("column")
+        }
+        mean = values.pop("target")
+        loaded = cls(list(values))
+        loaded.mean_ = float(mean.iloc[0])
+        loaded.encodings_ = values
+        return loaded
 
     def _smoothed(self, totals: pd.Series, counts: pd.Series) -> pd.Series:
         return (totals + self.smoothing * self.mean_) / (counts + self.smoothing)
 
 
 def _keys(values: pd.Series) -> pd.Series:
-    return values.fillna("") if values.dtype == object else values
+    return values.fillna("").astype(str)
 
 
 def _totals(values: pd.Series, target: pd.Series) -> tuple[pd.Series, pd.Series]:
