@@ -31,7 +31,7 @@ Choices, each a logit (McFadden 1974), in a session of user :math:`u` in month :
   share of carts is bought.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -80,11 +80,11 @@ class StoreSettings:
     months: int = 7
     start: str = "2019-10-01"
     view_share: float = 0.5  # of all events; REES46's own is about 0.98
-    cart_sessions: float = 7.5  # a user and month, with something put into the cart
+    cart_sessions: float = 8.0  # a user and month, with something put into the cart
     carts: float = 1.35  # a cart session
     session_views: float = 3.4  # a session, on average
     buy_share: float = 0.42  # of what is put into carts
-    late_users: float = 0.02  # first come in one of the last two months
+    late_users: float = 0.015  # first come in one of the last two months
     new_products: float = 0.1  # launched after the first month
     missing_brand: float = 0.14
     missing_category: float = 0.2
@@ -94,9 +94,9 @@ class StoreSettings:
     drift: float = 0.05
     beta_intent: float = 1.5
     beta_cart: float = 0.8
-    beta_buy: float = 4.1
+    beta_buy: float = 4.3
     beta_price: float = 0.5  # lambda
-    edition: int = 2
+    edition: int = 3
 
 
 class World:
@@ -213,11 +213,8 @@ class World:
         early = np.where(rng.random(n) < 0.2, rng.integers(0, max(s.months - 3, 1), n), 0)
         join = np.where(late < s.late_users, s.months - 1 - (late < s.late_users / 2), early)
         base = self.segment_taste[segment] + personal
-        keep = slice(0, len(index))
-        return Users(
-            *(x[keep] for x in (FIRST_USER + block * BLOCK + np.arange(n), segment, base, drift)),
-            *(x[keep] for x in (budget, rate, ease, join)),
-        )
+        ids = FIRST_USER + block * BLOCK + np.arange(n)
+        return Users(ids, segment, base, drift, budget, rate, ease, join).head(len(index))
 
     def fit(self, taste: np.ndarray, budget: np.ndarray, products: np.ndarray) -> np.ndarray:
         """Fit ``f`` of every user (rows) and product (columns), float64."""
@@ -245,14 +242,14 @@ class World:
 
     def _calibrate(self) -> float:
         """Intercept at which the mean purchase probability over carts is the one asked for."""
-        users = self.users(0)
+        users = self.users(0).head(200)
         taste = users.taste(0)
         everything = np.arange(self.settings.products)
         fit = self.fit(taste, users.budget, everything)
         weight = self.cart_share(taste, fit, 0) * users.rate[:, None]
         logit = self.buy_logit(fit, users.ease[:, None], everything, 0)
         low, high = -20.0, 20.0
-        for _ in range(50):
+        for _ in range(40):
             middle = (low + high) / 2
             share = (weight * sigmoid(logit + middle)).sum() / weight.sum()
             low, high = (middle, high) if share < self.settings.buy_share else (low, middle)
@@ -279,6 +276,10 @@ class Users:
     rate: np.ndarray  # sessions with a cart, a month
     ease: np.ndarray  # log-odds of buying, beyond fit
     join: np.ndarray  # first month
+
+    def head(self, count: int) -> "Users":
+        """Return the first ``count`` of them."""
+        return Users(*(getattr(self, f.name)[:count] for f in fields(self)))
 
     def taste(self, month: int) -> np.ndarray:
         """Unit vectors ``p`` in ``month``, (n, d)."""
