@@ -19,6 +19,8 @@ from multistage.errors import CourseError
 from multistage.profiles import Profile, get_profile
 
 MANIFEST = "manifest.json"
+PROGRESS = Path("workspace") / "progress.json"  # what an attendee has done
+PRISTINE = Path("notebooks") / ".pristine"  # copies of the attendee's notebooks, to restore from
 PACKAGES = ("merlin-models", "nvtabular", "merlin-systems", "tensorflow-cpu", "faiss-cpu")
 
 

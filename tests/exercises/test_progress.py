@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from multistage.exercises.progress import FILE, Entry, Progress
+from multistage.exercises.progress import Entry, Progress
+from multistage.workspace import PROGRESS
 
 
 @pytest.fixture
@@ -46,4 +47,4 @@ def test_the_solved_labs_leave_it_alone(progress, monkeypatch):
     course = progress.file.parent.parent
     monkeypatch.chdir(course / "labs_solutions")
     Progress.here().keep("1.1", Entry(passed=True))
-    assert not (course / FILE).exists()
+    assert not (course / PROGRESS).exists()

@@ -48,6 +48,7 @@ def build(
     else:
         solved = _with_outputs_of(source, section.solved)
     _write(solved, section.solved)
+    _write(attendee, section.pristine)
     _write(attendee, section.attendee)
     return section.solved, section.attendee
 
@@ -63,6 +64,8 @@ def drift(section: Section, titles: Titles = registered_titles) -> list[str]:
         *_differences(source, section.solved),
         *_differences(attendee, section.attendee),
         *_outputs(section.attendee),
+        *_differences(attendee, section.pristine),
+        *_outputs(section.pristine),
     ]
 
 

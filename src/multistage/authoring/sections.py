@@ -5,6 +5,7 @@ from pathlib import Path
 
 from multistage.errors import CourseError
 from multistage.exercises.source import lab_sources
+from multistage.workspace import PRISTINE
 
 
 class AuthoringError(CourseError):
@@ -32,6 +33,11 @@ class Section:
     def attendee(self) -> Path:
         """The generated notebook with stubs and no outputs."""
         return self.source.parent.parent / "notebooks" / f"{self.name}.ipynb"
+
+    @property
+    def pristine(self) -> Path:
+        """The copy of the attendee's notebook that ``lab reset`` restores from."""
+        return self.source.parent.parent / PRISTINE / f"{self.name}.ipynb"
 
 
 def find_sections(course: Path, numbers: list[int] | None = None) -> list[Section]:

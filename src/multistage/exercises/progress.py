@@ -13,9 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from multistage.errors import CourseError
-from multistage.workspace import find_course
-
-FILE = Path("workspace") / "progress.json"
+from multistage.workspace import PROGRESS, find_course
 
 
 @dataclass
@@ -44,7 +42,7 @@ class Progress:
         except CourseError:
             return _IN_MEMORY
         if Path.cwd().resolve().is_relative_to(course / "notebooks"):
-            return cls(course / FILE)
+            return cls(course / PROGRESS)
         return _IN_MEMORY
 
     def read(self) -> dict[str, Entry]:
@@ -60,7 +58,7 @@ class Progress:
             aside = self.file.with_name(f"progress-unreadable-{datetime.now():%Y%m%d-%H%M%S}.json")
             os.replace(self.file, aside)
             print(
-                f"{FILE} could not be read: it is kept as {aside.name}, progress starts anew.",
+                f"{PROGRESS} could not be read: it is kept as {aside.name}, progress starts anew.",
                 file=sys.stderr,
             )
             return {}

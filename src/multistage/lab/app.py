@@ -5,7 +5,7 @@ import sys
 import typer
 
 from multistage.errors import CourseError
-from multistage.lab import build, run
+from multistage.lab import build, reset, run, status
 
 app = typer.Typer(
     name="lab",
@@ -16,6 +16,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(run.command)
+app.command("status")(status.command)
+app.command("reset")(reset.command)
+app.command("restore")(reset.restore_command)
 app.command("build")(build.command)
 
 

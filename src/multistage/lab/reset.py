@@ -1,0 +1,142 @@
+"""``lab reset`` and ``lab restore``: back to the beginning, with nothing lost."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from multistage.errors import CourseError
+from multistage.lab import backup
+from multistage.lab.options import Json, Root, Sections
+from multistage.lab.state import servers, workspaces
+from multistage.workspace import SECTION_OF, find_course
+
+_PATIENCE = 10.0  # seconds that a server has to stop by itself
+
+
+def command(
+    section: Sections = None,
+    artifacts: Annotated[
+        bool, typer.Option("--artifacts", help="Delete what the sections made as well.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Restore pristine notebooks and clear progress; what you changed is backed up first."""
+    course = find_course(root)
+    plan = backup.plan_reset(course, section)
+    folders = _artifact_folders(course, section) if artifacts else []
+    running = servers(course)
+    if not as_json:
+        _say(plan, folders, list(running), course)
+    nothing = plan.empty and not folders and not running
+    if not (dry_run or yes or nothing):
+        if as_json or not sys.stdin.isatty():
+            raise CourseError("Nothing was changed: give --yes to reset, --dry-run to look.")
+        typer.confirm("Reset?", abort=True)
+    kept = None
+    if not (dry_run or nothing):
+        stop(running)
+        kept = backup.reset(course, section)
+        for folder in folders:
+            shutil.rmtree(folder)
+    if as_json:
+        body = {
+            key: [str(item) for item in value] if isinstance(value, list) else value
+            for key, value in asdict(plan).items()
+        }
+        body["artifacts"] = [str(folder.relative_to(course)) for folder in folders]
+        body["servers"] = list(running)
+        body["backup"] = str(kept.relative_to(course)) if kept else None
+        print(json.dumps({"dry_run": dry_run, **body}, indent=1))
+    elif kept:
+        print(f"Your work is in {kept.relative_to(course)}. To get it back: lab restore")
+
+
+def restore_command(
+    name: Annotated[
+        str | None, typer.Argument(help="A backup's name, or latest; without it they are listed.")
+    ] = None,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """List the backups that resets made, or put the files of one back."""
+    course = find_course(root)
+    if name is None:
+        known = backup.list_backups(course)
+        if as_json:
+            print(json.dumps(known, indent=1))
+            return
+        for each, files in known.items():
+            print(each, *files, sep="\n    ")
+        print("To get one back: lab restore NAME" if known else "There are no backups.")
+        return
+    files, kept = backup.restore(course, name)
+    if as_json:
+        path = str(kept.relative_to(course)) if kept else None
+        print(json.dumps({"restored": files, "backup": path}, indent=1))
+        return
+    print("restored:", *files, sep="\n    ")
+    if kept:
+        print(f"What they replaced is in {kept.relative_to(course)}.")
+
+
+def stop(running: dict[int, str]) -> None:
+    """Stop these servers, each with its whole process group if it leads one."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in running:
+            with contextlib.suppress(ProcessLookupError):
+                if os.getpgid(pid) == pid:
+                    os.killpg(pid, number)
+                else:
+                    os.kill(pid, number)
+        deadline = time.monotonic() + _PATIENCE
+        while any(_alive(pid) for pid in running) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if not any(_alive(pid) for pid in running):
+            return
+
+
+def _alive(pid: int) -> bool:
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _artifact_folders(course: Path, numbers: list[int] | None) -> list[Path]:
+    return [
+        workspace.folder / top
+        for workspace in workspaces(course)
+        for top, section in SECTION_OF.items()
+        if (workspace.folder / top).exists() and (not numbers or section in numbers)
+    ]
+
+
+def _say(plan: backup.Plan, folders: list[Path], running: list[int], course: Path) -> None:
+    for title, items in (
+        ("changed, to be backed up and restored", plan.changed),
+        ("missing, to be restored", plan.missing),
+        ("added, to be backed up and moved out", plan.added),
+        ("progress to be cleared", plan.progress),
+        ("artifacts to be deleted", [folder.relative_to(course) for folder in folders]),
+        ("servers to be stopped", running),
+    ):
+        if items:
+            print(f"{title}:", *items, sep="\n    ")
+    if plan.empty and not folders and not running:
+        print("Nothing to do: everything is pristine.")

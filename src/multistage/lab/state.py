@@ -1,0 +1,140 @@
+"""What an attendee's course looks like: notebooks, progress, artifacts, servers. All of it fast."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from multistage.errors import CourseError
+from multistage.profiles import PROFILES
+from multistage.workspace import PRISTINE, PROGRESS, ArtifactError, Workspace
+
+NotebookState = Literal["pristine", "edited", "missing", "unreadable"]
+VERIFIED_BYTES = 200_000_000  # larger artifacts are not read through for a quick look
+
+
+@dataclass(frozen=True)
+class NotebookStatus:
+    """One section's notebook."""
+
+    section: str
+    state: NotebookState
+    passed: int
+    exercises: int
+
+
+@dataclass(frozen=True)
+class ArtifactStatus:
+    """One artifact of one workspace."""
+
+    workspace: str
+    name: str
+    state: str  # "intact", "not verified", or what is wrong
+
+
+def pristine_notebooks(course: Path) -> dict[str, Path]:
+    """Return section name -> the pristine copy of its notebook.
+
+    Raises:
+        CourseError: if the course has none.
+    """
+    found = {file.stem: file for file in sorted((course / PRISTINE).glob("*.ipynb"))}
+    if not found:
+        raise CourseError(
+            f"The pristine notebooks in {PRISTINE} are missing. Make them with: "
+            "lab build --no-execute"
+        )
+    return found
+
+
+def notebook_statuses(course: Path) -> list[NotebookStatus]:
+    """Return how each section's notebook stands."""
+    progress = read_progress(course)
+    statuses = []
+    for name, pristine in pristine_notebooks(course).items():
+        cells = json.loads(pristine.read_text())["cells"]
+        exercises = [
+            tag.removeprefix("exercise-")
+            for cell in cells
+            for tag in cell["metadata"].get("tags", [])
+            if tag.startswith("exercise-")
+        ]
+        passed = sum(bool(progress.get(exercise, {}).get("passed")) for exercise in exercises)
+        state = _state(course / "notebooks" / f"{name}.ipynb", cells)
+        statuses.append(NotebookStatus(name, state, passed, len(exercises)))
+    return statuses
+
+
+def read_progress(course: Path) -> dict[str, dict[str, Any]]:
+    """Return exercise id -> its entry; empty if there is none that can be read."""
+    try:
+        entries = json.loads((course / PROGRESS).read_text())["exercises"]
+        return {name: dict(entry) for name, entry in entries.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def artifact_statuses(course: Path) -> list[ArtifactStatus]:
+    """Return how each artifact of each workspace stands."""
+    statuses = []
+    for workspace in workspaces(course):
+        for name in workspace.artifacts():
+            files = [file for file in (workspace.folder / name).rglob("*") if file.is_file()]
+            if sum(file.stat().st_size for file in files) > VERIFIED_BYTES:
+                state = "not verified"
+            else:
+                try:
+                    workspace.read(name)
+                    state = "intact"
+                except ArtifactError as error:
+                    state = str(error).split(" Make it again")[0]
+            statuses.append(ArtifactStatus(workspace.folder.name, name, state))
+    return statuses
+
+
+def workspaces(course: Path) -> Iterator[Workspace]:
+    """Yield a workspace for each folder ``workspace/<dataset>-<profile>``."""
+    for folder in sorted((course / "workspace").glob("*-*")):
+        dataset, _, profile = folder.name.rpartition("-")
+        if folder.is_dir() and profile in PROFILES:
+            yield Workspace.open(dataset, profile, course)
+
+
+def servers(course: Path) -> dict[int, str]:
+    """Return pid -> what it serves, for every Triton server of this user on this course's files.
+
+    A server is told by its own command line, so one whose notebook died is found as well, and
+    no other course's server is.
+    """
+    import psutil
+
+    found = {}
+    for process in psutil.process_iter(["pid", "uids", "cmdline"]):
+        command, uids = process.info["cmdline"] or [], process.info["uids"]
+        if not command or uids is None or uids.real != os.getuid():
+            continue
+        if Path(command[0]).name != "tritonserver":
+            continue
+        for argument in command:
+            match = re.fullmatch(r"--model-(?:repository|store)=(.*)", argument)
+            if match and Path(match[1]).is_relative_to(course):
+                found[process.info["pid"]] = str(Path(match[1]).relative_to(course))
+    return found
+
+
+def _state(file: Path, pristine: list[dict[str, Any]]) -> NotebookState:
+    try:
+        cells = json.loads(file.read_text())["cells"]
+        same = [_text(cell) for cell in cells] == [_text(cell) for cell in pristine]
+    except FileNotFoundError:
+        return "missing"
+    except (OSError, ValueError, TypeError, KeyError):
+        return "unreadable"
+    return "pristine" if same else "edited"
+
+
+def _text(cell: dict[str, Any]) -> tuple[str, str]:
+    return cell["cell_type"], "".join(cell["source"])

@@ -1,0 +1,383 @@
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from multistage.errors import CourseError
+from multistage.lab import backup
+from multistage.lab.state import notebook_statuses, servers
+from multistage.workspace import PRISTINE, PROGRESS, Workspace
+
+NOTEBOOK = {
+    "cells": [
+        {"cell_type": "markdown", "id": "a", "metadata": {}, "source": ["# One"]},
+        {
+            "cell_type": "code",
+            "id": "b",
+            "metadata": {"tags": ["exercise-1.1"]},
+            "source": ["def f():\n", "    raise NotImplementedError"],
+            "outputs": [],
+            "execution_count": None,
+        },
+    ],
+    "metadata": {},
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}
+NAMES = ("01-one.ipynb", "02-two.ipynb", "03-three.ipynb")
+DONE = {"version": 1, "exercises": {"1.1": {"passed": True}, "2.1": {"passed": False}}}
+
+
+@pytest.fixture
+def course(small_course):
+    root = small_course()
+    (root / PRISTINE).mkdir()
+    (root / "notebooks" / "images").mkdir()
+    (root / "notebooks" / "images" / "a.svg").write_text("<svg/>")
+    for number, name in enumerate(NAMES, 1):
+        text = json.dumps(NOTEBOOK).replace("1.1", f"{number}.1")
+        (root / PRISTINE / name).write_text(text)
+        (root / "notebooks" / name).write_text(text)
+    return root
+
+
+def one(course):
+    return course / "notebooks" / NAMES[0]
+
+
+def edited(course):
+    body = json.loads(one(course).read_text())
+    body["cells"][1]["source"] = ["def f():\n", "    return 42"]
+    one(course).write_text(json.dumps(body))
+
+
+def executed(course):
+    body = json.loads(one(course).read_text())
+    body["cells"][1]["execution_count"] = 3
+    one(course).write_text(json.dumps(body))
+
+
+def deleted(course):
+    one(course).unlink()
+
+
+def renamed(course):
+    one(course).rename(course / "notebooks" / "mine.ipynb")
+
+
+def truncated(course):
+    one(course).write_text(one(course).read_text()[:100])
+
+
+def emptied(course):
+    one(course).write_text("")
+
+
+def invalid(course):
+    one(course).write_text('{"cells": 3}')
+
+
+def binary(course):
+    one(course).write_bytes(b"\xff\x00\xfe")
+
+
+def read_only(course):
+    edited(course)
+    one(course).chmod(0o400)
+    (course / "notebooks").chmod(0o500)
+
+
+def link(course):
+    one(course).rename(course / "elsewhere.ipynb")
+    one(course).symlink_to(course / "elsewhere.ipynb")
+
+
+def broken_link(course):
+    one(course).unlink()
+    one(course).symlink_to("nowhere")
+
+
+def folder(course):
+    one(course).unlink()
+    one(course).mkdir()
+    (one(course) / "x").write_text("x")
+
+
+def opened(course):
+    edited(course)
+    checkpoints = course / "notebooks" / ".ipynb_checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "01-one-checkpoint.ipynb").write_text("older work")
+
+
+def own_files(course):
+    (course / "notebooks" / "data").mkdir()
+    (course / "notebooks" / "data" / "notes.txt").write_text("notes")
+
+
+def progress(course):
+    (course / PROGRESS).parent.mkdir(exist_ok=True)
+    (course / PROGRESS).write_text(json.dumps(DONE))
+
+
+def corrupt_progress(course):
+    (course / PROGRESS).parent.mkdir(exist_ok=True)
+    (course / PROGRESS).write_text("{")
+
+
+DIRT = {
+    edited: "edited",
+    executed: "pristine",
+    deleted: "missing",
+    renamed: "missing",
+    truncated: "unreadable",
+    emptied: "unreadable",
+    invalid: "unreadable",
+    binary: "unreadable",
+    read_only: "edited",
+    link: "pristine",
+    broken_link: "missing",
+    folder: "unreadable",
+    opened: "edited",
+    own_files: "pristine",
+    progress: "pristine",
+    corrupt_progress: "pristine",
+}
+
+
+def contents(folder):
+    """What stands in a folder: path -> bytes, the target of a link, or None for a folder."""
+    found = {}
+    for item in sorted(folder.rglob("*")):
+        name = str(item.relative_to(folder))
+        if item.is_symlink():
+            found[name] = os.readlink(item)
+        else:
+            found[name] = None if item.is_dir() else item.read_bytes()
+    return found
+
+
+def users_work(course):
+    """Everything in notebooks/ that is not pristine, and the progress: none of it may be lost."""
+    pristine = {file.read_bytes() for file in (course / PRISTINE).iterdir()} | {b"<svg/>"}
+    work = {value for value in contents(course / "notebooks").values() if value is not None}
+    if (course / PROGRESS).exists():
+        work.add((course / PROGRESS).read_bytes())
+    return work - pristine
+
+
+def backed_up(course):
+    found = set()
+    for name in backup.list_backups(course):
+        found |= set(contents(course / backup.BACKUPS / name).values())
+    return found
+
+
+@pytest.mark.parametrize("dirty", DIRT, ids=lambda dirty: dirty.__name__)
+def test_reset_restores_each_byte_and_keeps_the_work(course, dirty):
+    before = contents(course / "notebooks")
+    dirty(course)
+    assert notebook_statuses(course)[0].state == DIRT[dirty]
+    work = users_work(course)
+    backup.reset(course)
+    assert contents(course / "notebooks") == before
+    assert not one(course).is_symlink()
+    assert not (course / PROGRESS).exists()
+    assert work <= backed_up(course)
+    # A second reset changes nothing, and makes no backup.
+    everything = contents(course)
+    assert backup.plan_reset(course).empty
+    assert backup.reset(course) is None
+    assert contents(course) == everything
+
+
+@pytest.mark.parametrize("dirty", DIRT, ids=lambda dirty: dirty.__name__)
+def test_restore_brings_back_what_reset_took(course, dirty):
+    dirty(course)
+    work = users_work(course)
+    if backup.reset(course) is None:
+        assert not work
+        return
+    backup.restore(course, "latest")
+    assert work <= users_work(course)
+
+
+def test_restore_keeps_what_it_replaces(course):
+    edited(course)
+    first = one(course).read_bytes()
+    backup.reset(course)
+    one(course).write_text("newer work")
+    files, kept = backup.restore(course, "latest")
+    assert files == ["notebooks/01-one.ipynb"]
+    assert one(course).read_bytes() == first
+    assert (kept / "notebooks" / "01-one.ipynb").read_text() == "newer work"
+
+
+def test_a_damaged_backup_is_refused(course):
+    edited(course)
+    kept = backup.reset(course)
+    (kept / "notebooks" / "01-one.ipynb").write_text("other")
+    with pytest.raises(CourseError, match="damaged"):
+        backup.restore(course, "latest")
+    with pytest.raises(CourseError, match="no backup 'x': there are"):
+        backup.restore(course, "x")
+
+
+def test_one_section_alone(course):
+    edited(course)
+    progress(course)
+    (course / "notebooks" / "02-two.ipynb").write_text("mine")
+    (course / "notebooks" / "01-one-Copy1.ipynb").write_text("copy")
+    (course / "notebooks" / "notes.txt").write_text("notes")
+    backup.reset(course, [1])
+    assert (course / "notebooks" / "02-two.ipynb").read_text() == "mine"
+    assert (course / "notebooks" / "notes.txt").read_text() == "notes"
+    assert not (course / "notebooks" / "01-one-Copy1.ipynb").exists()
+    assert list(json.loads((course / PROGRESS).read_text())["exercises"]) == ["2.1"]
+    assert one(course).read_bytes() == (course / PRISTINE / NAMES[0]).read_bytes()
+    with pytest.raises(CourseError, match="no section 7: choose from 1, 2, 3"):
+        backup.reset(course, [7])
+
+
+def killed_after(lines, course):
+    """Reset in a child process that dies at a given line of backup.py; whether it died."""
+    child = os.fork()
+    if child == 0:
+        left = lines
+
+        def trace(frame, event, argument):
+            nonlocal left
+            if frame.f_code.co_filename != backup.__file__:
+                return None
+            left -= event == "line"
+            if left <= 0:
+                os._exit(9)
+            return trace
+
+        with contextlib.suppress(BaseException):
+            sys.settrace(trace)
+            backup.reset(course)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def test_killed_at_any_moment_it_loses_nothing_and_is_finished_later(course, tmp_path):
+    before = contents(course / "notebooks")
+    for dirty in (edited, opened, own_files, progress):
+        with contextlib.suppress(FileExistsError):
+            dirty(course)
+    (course / "notebooks" / NAMES[1]).unlink()
+    work = users_work(course)
+    dirtied = tmp_path / "dirtied"
+    shutil.copytree(course, dirtied, symlinks=True)
+    deaths = 0
+    for lines in range(1, 2_000, 13):
+        if not killed_after(lines, course):
+            break
+        deaths += 1
+        assert work <= users_work(course) | backed_up(course)
+        backup.reset(course)
+        assert contents(course / "notebooks") == before
+        assert not (course / PROGRESS).exists()
+        assert work <= backed_up(course)
+        assert not list((course / backup.BACKUPS).glob(".*"))
+        shutil.rmtree(course)
+        shutil.copytree(dirtied, course, symlinks=True)
+    assert deaths > 10
+
+
+def lab(course, *arguments):
+    ended = subprocess.run(
+        [sys.executable, "-m", "multistage.lab", *arguments, "--root", course, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return ended.returncode, json.loads(ended.stdout) if ended.stdout else ended.stderr
+
+
+def test_the_command_line_asks_before_it_touches_anything(course):
+    edited(course)
+    everything = contents(course)
+    code, said = lab(course, "reset")
+    assert (code, "give --yes" in said) == (1, True)
+    code, said = lab(course, "reset", "--dry-run")
+    assert (code, said["changed"], said["backup"]) == (0, ["notebooks/01-one.ipynb"], None)
+    assert contents(course) == everything
+    code, said = lab(course, "reset", "--yes")
+    assert (code, said["backup"] is not None) == (0, True)
+    assert lab(course, "restore")[1] == {
+        os.path.basename(said["backup"]): ["notebooks/01-one.ipynb"]
+    }
+    code, said = lab(course, "restore", "latest")
+    assert said["restored"] == ["notebooks/01-one.ipynb"]
+    assert "42" in one(course).read_text()
+
+
+def test_artifacts_go_only_if_asked_and_downloads_stay(course):
+    workspace = Workspace.open("store", "ci", course)
+    for name in ("data", "features/tables", "export/index"):
+        with workspace.write(name, producer="x") as folder:
+            (folder / "x").write_text("x")
+    (course / "workspace" / "downloads").mkdir()
+    assert lab(course, "reset", "--yes")[0] == 0
+    assert len(workspace.artifacts()) == 3
+    assert lab(course, "reset", "--yes", "--artifacts", "--section", "2")[0] == 0
+    assert workspace.artifacts() == ["data", "export/index"]
+    assert lab(course, "reset", "--yes", "--artifacts")[0] == 0
+    assert workspace.artifacts() == []
+    assert (course / "workspace" / "downloads").is_dir()
+
+
+def test_status_tells_notebooks_checks_and_artifacts(course):
+    edited(course)
+    progress(course)
+    (course / "notebooks" / NAMES[2]).unlink()
+    workspace = Workspace.open("store", "ci", course)
+    for name in ("data", "features"):
+        with workspace.write(name, producer="x") as folder:
+            (folder / "x").write_text("x")
+    (workspace.folder / "data" / "x").write_text("y")
+    code, said = lab(course, "status")
+    assert code == 0
+    assert said["notebooks"] == [
+        {"section": "01-one", "state": "edited", "passed": 1, "exercises": 1},
+        {"section": "02-two", "state": "pristine", "passed": 0, "exercises": 1},
+        {"section": "03-three", "state": "missing", "passed": 0, "exercises": 1},
+    ]
+    states = {artifact["name"]: artifact["state"] for artifact in said["artifacts"]}
+    assert states["features"] == "intact"
+    assert "x is changed" in states["data"]
+    assert said["servers"] == []
+
+
+def test_only_this_courses_servers_are_stopped(course, tmp_path):
+    """Real processes with a server's name and command line; one of them of another course."""
+    binary = tmp_path / "tritonserver"  # the name alone: the executable is Python
+    wrapper = tmp_path / "serve.py"
+    wrapper.write_text("import time\ntime.sleep(120)\n")
+
+    def serve(repository):
+        return subprocess.Popen(
+            [str(binary), wrapper, f"--model-repository={repository}"],
+            executable=sys.executable,
+            start_new_session=True,
+        )
+
+    ours = serve(course / "workspace" / "store-ci" / "serving")
+    theirs = serve(tmp_path / "another" / "serving")
+    try:
+        assert servers(course) == {ours.pid: "workspace/store-ci/serving"}
+        code, said = lab(course, "reset", "--yes")
+        assert (code, said["servers"]) == (0, [ours.pid])
+        assert ours.wait(10) != 0
+        assert theirs.poll() is None
+        assert servers(course) == {}
+    finally:
+        for process in (ours, theirs):
+            process.kill()
+            process.wait()
