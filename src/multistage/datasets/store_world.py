@@ -87,7 +87,7 @@ class StoreSettings:
     late_users: float = 0.015  # first come in one of the last two months
     new_products: float = 0.1  # launched after the first month
     missing_brand: float = 0.14
-    missing_category: float = 0.2
+    missing_category: float = 0.33
     tastes: int = 3
     segments: int = 4
     personal: float = 0.06  # length of the personal part of a taste, a segment's being 1
@@ -96,7 +96,7 @@ class StoreSettings:
     beta_cart: float = 0.8
     beta_buy: float = 4.3
     beta_price: float = 0.5  # lambda
-    edition: int = 3
+    edition: int = 4
 
 
 class World:
@@ -124,7 +124,7 @@ class World:
         tops = _spread(rng, len(_TREE), d)
         for (top, (weight, leaves)), vector in zip(_TREE.items(), tops, strict=True):
             middles: dict[str, np.ndarray] = {}
-            within = 1.0 / np.arange(1, len(leaves) + 1) ** 0.8
+            within = 1.0 / np.arange(1, len(leaves) + 1) ** 1.2
             for leaf, part in zip(leaves, within / within.sum(), strict=True):
                 middle = leaf.split(".")[0]
                 if middle not in middles:
@@ -135,7 +135,7 @@ class World:
         self.leaf_code = np.array(codes, dtype=object)
         self.leaf_share = np.array(share)
         self.leaf_vector = np.array(vectors)
-        self.leaf_log_price = rng.normal(5.0, 0.8, len(codes))
+        self.leaf_log_price = rng.normal(5.0, 1.1, len(codes))
         self.leaf_id = 2_053_013_550_000_000_000 + np.arange(len(codes)) * 1_000_003
         self.leaf_coded = np.ones(len(codes), bool)
         missing = 0.0

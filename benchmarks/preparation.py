@@ -1,0 +1,158 @@
+"""Preparation of event logs: seconds and peak memory, beside the 2022 recipe in pandas.
+
+``python benchmarks/preparation.py`` simulates logs with REES46's own shares of views and carts
+(kept in ``build/bench/logs`` for the next time), prepares each size in a process of its own, prints
+a table and writes ``build/bench/preparation.json``.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# REES46's mix: 97.8% views; a cart session in two months a user or so.
+SHOP = {"view_share": 0.978, "cart_sessions": 0.6, "products": 5_000}
+EVENTS_A_USER = 348  # in seven months of such a shop
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=float, default=10e6, help="for the comparison")
+    parser.add_argument("--points", type=float, nargs="*", default=[5e6, 20e6, 40e6])
+    parser.add_argument("--part", choices=PARTS, help="(the benchmark calls itself with it)")
+    parser.add_argument("--logs", type=Path)
+    options = parser.parse_args()
+    if options.part:
+        _run_part(options.part, options.logs)
+        return
+    points = []
+    for events in sorted({*options.points, options.events}):
+        logs = _simulate(int(events))
+        raw = _measure("raw", logs)
+        ours = _measure("ours", logs)
+        point = {**ours, "raw_seconds": raw["seconds"], "events": raw["events"]}
+        points.append(point)
+        print(
+            f"{point['events']:>12,} events  {point['seconds']:6.1f} s  "
+            f"{point['peak_rss_mib']:6.0f} MiB  raw reading {raw['seconds']:.1f} s",
+            flush=True,
+        )
+        if events == options.events:
+            chosen, reference = point, _measure("reference", logs)
+    result = {
+        **chosen,
+        "reference_seconds": reference["seconds"],
+        "reference_peak_rss_mib": reference["peak_rss_mib"],
+        "ratio": reference["seconds"] / chosen["seconds"],
+        "raw_share": chosen["raw_seconds"] / chosen["seconds"],
+        "points": points,
+    }
+    output = ROOT / "build" / "bench" / "preparation.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=1))
+    print(
+        f"2022 recipe in pandas: {reference['seconds']:.1f} s, "
+        f"{reference['peak_rss_mib']:.0f} MiB; ours is {result['ratio']:.1f} times as fast, at {result['raw_share']:.0%} of the raw "
+        "reading speed"
+    )
+
+
+def _simulate(events: int) -> Path:
+    from multistage.datasets.store_files import write_events
+    from multistage.datasets.store_world import StoreSettings
+
+    settings = StoreSettings(users=events // EVENTS_A_USER, **SHOP)
+    folder = ROOT / "build" / "bench" / "logs" / f"{settings.edition}-{settings.users}"
+    if not (folder / ".complete").exists():
+        write_events(settings, folder, "csv")
+        (folder / ".complete").touch()
+    return folder
+
+
+def _measure(part: str, logs: Path) -> dict:
+    done = subprocess.run(
+        [sys.executable, __file__, "--part", part, "--logs", str(logs)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _run_part(part: str, logs: Path) -> None:
+    """Run one part alone in this process, and print its measures."""
+    files = sorted(logs.glob("*.csv"))
+    with tempfile.TemporaryDirectory(dir=logs.parent) as aside:
+        begin = time.perf_counter()
+        measured = PARTS[part](files, Path(aside))
+        seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({**measured, "seconds": seconds, "peak_rss_mib": peak}))
+
+
+def ours(files: list[Path], aside: Path) -> dict:
+    """From files to the five tables on disk."""
+    from multistage.datasets.logs import read_logs
+    from multistage.datasets.prepare import split_logs, write_tables
+
+    labelled = read_logs(files, aside)
+    write_tables(aside, split_logs(labelled, 5, 5), labelled.report)
+    return {"events": labelled.report["read"], "labelled": labelled.report["labelled"]}
+
+
+def raw(files: list[Path], aside: Path) -> dict:
+    """Read the same bytes with pyarrow, all columns, and drop them: a floor."""
+    import pyarrow.csv as pa_csv
+
+    events = 0
+    for file in files:
+        for batch in pa_csv.open_csv(file, pa_csv.ReadOptions(block_size=24 << 20)):
+            events += len(batch)
+    return {"events": events}
+
+
+def reference(files: list[Path], aside: Path) -> dict:
+    """Prepare as the 2022 tutorial did, in pandas: in memory, de-duplicated before the split."""
+    import pandas as pd
+
+    kept = []
+    for file in files:
+        month = pd.read_csv(file)
+        kept.append(month[month["event_type"].isin(["cart", "purchase"])])
+    events = pd.concat(kept, ignore_index=True)
+    events["event_time"] = pd.to_datetime(events["event_time"])
+    keys = ["user_session", "product_id"]
+    carts = events[events["event_type"] == "cart"].drop_duplicates(keys)
+    bought = events[events["event_type"] == "purchase"]
+    bought = bought.merge(carts[keys], on=keys).drop_duplicates(keys, keep="last")
+    left = carts.merge(bought[keys], on=keys, how="left", indicator=True)
+    left = left[left["_merge"] == "left_only"].drop(columns="_merge")
+    rows = pd.concat([bought.assign(target=1), left.assign(target=0)])
+    levels = rows["category_code"].str.split(".", expand=True)
+    rows = rows.join(levels.rename(columns=lambda level: f"cat_{level}"))
+    rows = rows.sort_values("event_time").drop_duplicates(["user_id", "product_id"], keep="last")
+    train = rows[rows["event_time"] < "2020-04-01"]
+    valid = rows[rows["event_time"] >= "2020-04-01"]
+    train = train.groupby("user_id").tail(50)
+    for _ in range(7):
+        for key in ("user_id", "product_id"):
+            size = train.groupby(key)[key].transform("size")
+            train = train[size >= 5]
+    valid = valid[
+        valid["user_id"].isin(train["user_id"]) & valid["product_id"].isin(train["product_id"])
+    ]
+    train.to_parquet(aside / "train.parquet")
+    valid.to_parquet(aside / "valid.parquet")
+    return {"labelled": len(rows)}
+
+
+PARTS = {"ours": ours, "raw": raw, "reference": reference}
+
+if __name__ == "__main__":
+    main()
