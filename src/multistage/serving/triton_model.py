@@ -19,6 +19,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the graph from this folder, and answer one request to warm up."""
         quiet()
+        _one_thread()
         folder = Path(args["model_repository"])
         if folder.is_file():  # some releases pass the path of this file
             folder = folder.parent.parent
@@ -48,3 +49,11 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse(
             [pb_utils.Tensor(name, column) for name, column in answer.items()]
         )
+
+
+def _one_thread() -> None:
+    """A request is too short to be worth dividing, and the cores have other requests to serve."""
+    import tensorflow as tf
+
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_intra_op_parallelism_threads(1)

@@ -35,19 +35,37 @@ class FilterCandidates(ServingOperator):
         """Return the candidates that passed, shape (users, keep), in the order retrieved."""
         candidates = table["candidate_ids"].values
         seen, offsets = table["seen"].values, table["seen"].offsets
-        found = np.searchsorted(self._available, candidates)
-        found = np.minimum(found, self._available.size - 1)
-        available = self._available[found] == candidates
+        passed = self._offered(candidates) & ~_in_own_row(candidates, seen, offsets)
 
         kept = np.full((len(candidates), self.keep), NO_PRODUCT, "int64")
-        for row, (ids, offered) in enumerate(zip(candidates, available, strict=True)):
-            mine = seen[offsets[row] : offsets[row + 1]]
-            left = ids[offered & ~np.isin(ids, mine)][: self.keep]
-            if left.size < self.keep:
-                left = np.concatenate([left, self._fill(left, mine)])
-            kept[row, : left.size] = left
+        place = np.cumsum(passed, axis=1) - 1
+        passed &= place < self.keep
+        row, column = np.nonzero(passed)
+        kept[row, place[row, column]] = candidates[row, column]
+
+        for short in np.flatnonzero(passed.sum(axis=1) < self.keep):
+            mine = seen[offsets[short] : offsets[short + 1]]
+            gaps = np.flatnonzero(kept[short] == NO_PRODUCT)
+            fill = self._fill(kept[short], mine)[: gaps.size]
+            kept[short, gaps[: fill.size]] = fill
         return {"candidate_ids": kept}
 
-    def _fill(self, left: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        popular = self._popular[: self.keep + seen.size]  # enough: at most ``keep`` are left
-        return popular[~np.isin(popular, np.concatenate([left, seen]))][: self.keep - left.size]
+    def _offered(self, candidates: np.ndarray) -> np.ndarray:
+        found = np.searchsorted(self._available, candidates)
+        return self._available[np.minimum(found, self._available.size - 1)] == candidates
+
+    def _fill(self, there: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        popular = self._popular[: self.keep + there.size + seen.size]  # enough, whatever repeats
+        return popular[~np.isin(popular, np.concatenate([there, seen]))]
+
+
+def _in_own_row(candidates: np.ndarray, seen: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return for each candidate whether it is among the products that its own user has seen."""
+    products, codes = np.unique(candidates, return_inverse=True)
+    found = np.minimum(np.searchsorted(products, seen), products.size - 1)
+    of_a_candidate = products[found] == seen
+    user = np.repeat(np.arange(len(candidates)), np.diff(offsets))
+    # One number for each pair of user and product: comparing pairs is comparing numbers.
+    seen_pairs = (user * products.size + found)[of_a_candidate]
+    pairs = np.arange(len(candidates))[:, None] * products.size + codes.reshape(candidates.shape)
+    return np.isin(pairs, seen_pairs)

@@ -1,0 +1,200 @@
+"""Measure serving: Merlin's stock graph and ours, each on a real Triton, over gRPC on loopback.
+
+Usage: ``python benchmarks/serving.py [--dataset store] [--profile laptop] [--requests 10000]``.
+It needs section 4's exports, prints a table, and writes ``build/bench/serving.json``. Floor is the
+median time of the same kernels called bare: query tower, search, ranker on 100 candidates.
+"""
+
+import argparse
+import json
+import tempfile
+from itertools import chain
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from multistage.notebook import quiet
+from multistage.serving import feature_store
+from multistage.serving.load import Load, run_load
+from multistage.serving.triton import TritonServer
+from multistage.workspace import Workspace
+
+BATCH = 32
+CLIENTS = 4
+WARM_UP = 50
+NOON = 1_583_064_000.0
+
+
+def main() -> None:
+    """Run everything and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="store")
+    parser.add_argument("--profile", default="laptop")
+    parser.add_argument("--root", default=None)
+    parser.add_argument("--requests", type=int, default=10_000)
+    options = parser.parse_args()
+    quiet()
+    workspace = Workspace.open(options.dataset, options.profile, root=options.root)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(workspace, Path(folder), options.requests)
+    target = workspace.course / "build" / "bench" / "serving.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(figures, indent=1))
+    for name, value in figures.items():
+        print(f"{name:>24}  {value:,.2f}")
+
+
+def measure(workspace: Workspace, folder: Path, requests: int) -> dict[str, float]:
+    """Return the figures that the module's docstring promises."""
+    from multistage.serving.graph import four_stages
+    from multistage.serving.prepare import gather_exports
+    from multistage.serving.runtime import ServingRuntime
+
+    users = pd.read_parquet(workspace.read("export/user_features") / "user_features.parquet")
+    everybody = users["user_id"].sample(frac=1, random_state=0).to_numpy()
+    repository = folder / "features"
+    stock = stock_graph(workspace, repository, users)
+    stock.export(str(folder / "stock"))
+    with TritonServer(folder / "stock") as server:
+        stock_p50 = float(np.median(ask_stock(server, everybody[:300])[WARM_UP:]) * 1_000)
+
+    exports = gather_exports(workspace, repository)
+    ours = four_stages(exports, workspace.profile.candidates)
+    ours.export(str(folder / "ours"), runtime=ServingRuntime())
+    single = list(everybody.reshape(-1, 1))
+    batches = [np.resize(everybody[i:], BATCH) for i in range(0, len(everybody), BATCH)]
+    with TritonServer(folder / "ours") as server:
+        ready = server.seconds_to_ready
+        run_load(server.grpc_url, single, 200, time=NOON)
+        alone = run_load(server.grpc_url, single, 2_000, time=NOON)
+        batched = run_load(server.grpc_url, batches, 300, time=NOON)
+        before = resident_megabytes(server)
+        load = run_load(server.grpc_url, single, requests, clients=CLIENTS, time=NOON)
+        after = resident_megabytes(server)
+    return {
+        "stock_p50_ms": stock_p50,
+        "p50_ms": alone.percentile(50),
+        "p99_ms": load.percentile(99),
+        "ratio": stock_p50 / alone.percentile(50),
+        "batch": BATCH,
+        "users_per_second": batched.users_per_second,
+        "requests": len(load.latencies),
+        "errors": len(load.errors) + len(alone.errors) + len(batched.errors),
+        "floor_p50_ms": floor(exports, workspace.profile.candidates),
+        "clients": CLIENTS,
+        "requests_per_second": rate(load),
+        "ready_seconds": ready,
+        "memory_mb": after,
+        "memory_growth_mb": after - before,
+    }
+
+
+def stock_graph(workspace: Workspace, repository: Path, users: pd.DataFrame) -> Any:
+    """Return Merlin's own graph as lab 5 builds it; fills the feature repository."""
+    from merlin.schema import ColumnSchema, Schema
+    from merlin.systems.dag import Ensemble
+    from merlin.systems.dag.ops.faiss import QueryFaiss
+    from merlin.systems.dag.ops.feast import QueryFeast
+    from merlin.systems.dag.ops.session_filter import FilterCandidates
+    from merlin.systems.dag.ops.softmax_sampling import SoftmaxSampling
+    from merlin.systems.dag.ops.unroll_features import UnrollFeatures
+
+    from multistage.serving.stock import PredictHere, calmly
+
+    items = pd.read_parquet(workspace.read("export/item_features") / "item_features.parquet")
+    products = items.select_dtypes(["int64", "float32"]).assign(
+        product_id=items["product_id"].astype("int32"),
+        event_timestamp=users["event_timestamp"].max(),
+    )
+    feature_store.write_settings(repository, feature_store.SQLITE)
+    store = feature_store.open_store(repository)
+    store.apply(
+        feature_store.feature_view(repository, "user_features", "user_id", users)
+        + feature_store.feature_view(repository, "item_features", "product_id", products)
+    )
+    feature_store.materialise(repository)
+
+    columns = [c for c in users if c not in ("user_id", "event_timestamp", "seen")]
+    with calmly():
+        user = ["user_id"] >> QueryFeast.from_feature_view(store, "user_features", "user_id")
+        near = (
+            user[columns]
+            >> PredictHere(workspace.read("export/query_tower"), "user_vector")
+            >> QueryFaiss(
+                workspace.read("export/index") / "index.faiss", topk=workspace.profile.candidates
+            )
+        )
+        unseen = near >> FilterCandidates(filter_out=user["seen"])
+        product = unseen >> QueryFeast.from_feature_view(
+            store, "item_features", "filtered_ids", include_id=True
+        )
+        pairs = product >> UnrollFeatures("product_id", user[columns] + ["hour", "weekday"])
+        scored = pairs >> PredictHere(workspace.read("export/ranker"), "score")
+        ordered = pairs["product_id"] >> SoftmaxSampling(scored["score"], topk=10)
+        names = ("user_id", "hour", "weekday")
+        return Ensemble(ordered, Schema([ColumnSchema(name, dtype="int64") for name in names]))
+
+
+def ask_stock(server: TritonServer, users: np.ndarray) -> np.ndarray:
+    """Return the seconds that each user's request took."""
+    import tritonclient.grpc as grpc
+
+    seconds = []
+    with grpc.InferenceServerClient(server.grpc_url) as client:
+        for user in users:
+            values = {"user_id": user, "hour": 15, "weekday": 5}
+            inputs = []
+            begin = perf_counter()
+            for name, value in values.items():
+                tensor = grpc.InferInput(name, [1], "INT64")
+                tensor.set_data_from_numpy(np.array([value], "int64"))
+                inputs.append(tensor)
+            client.infer("executor_model", inputs)
+            seconds.append(perf_counter() - begin)
+    return np.array(seconds)
+
+
+def floor(exports: Path, candidates: int, repeats: int = 500) -> float:
+    """Return the median milliseconds of query tower, search and ranker for one user."""
+    import faiss
+
+    from multistage.serving.saved_model import SavedModel
+
+    faiss.omp_set_num_threads(1)
+    tower, ranker = SavedModel(exports / "query_tower"), SavedModel(exports / "ranker")
+    index = faiss.read_index(str(exports / "index" / "index.faiss"))
+    one = {name: np.full(1, 3).astype(dtype) for name, dtype in tower.inputs.items()}
+    many = {name: np.full(candidates, 3).astype(dtype) for name, dtype in ranker.inputs.items()}
+    seconds = []
+    for _ in range(repeats):
+        begin = perf_counter()
+        index.search(tower(one), candidates)
+        ranker(many)
+        seconds.append(perf_counter() - begin)
+    return float(np.median(seconds[WARM_UP:]) * 1_000)
+
+
+def rate(load: Load) -> float:
+    """Return the requests answered in a second."""
+    return len(load.latencies) / load.seconds
+
+
+def resident_megabytes(server: TritonServer) -> float:
+    """Return the resident memory of the server and of all processes below it."""
+
+    def below(pid: int) -> list[int]:
+        tasks = Path(f"/proc/{pid}/task").glob("*/children")
+        children = [int(child) for file in tasks for child in file.read_text().split()]
+        return [pid, *chain.from_iterable(below(child) for child in children)]
+
+    lines = chain.from_iterable(
+        Path(f"/proc/{pid}/status").read_text().splitlines() for pid in below(server.pid)
+    )
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1_024
+
+
+if __name__ == "__main__":
+    main()
