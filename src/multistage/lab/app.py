@@ -5,7 +5,7 @@ import sys
 import typer
 
 from multistage.errors import CourseError
-from multistage.lab import build, reset, run, status
+from multistage.lab import build, grade, reset, run, seats, status
 
 app = typer.Typer(
     name="lab",
@@ -19,7 +19,9 @@ app.command("run")(run.command)
 app.command("status")(status.command)
 app.command("reset")(reset.command)
 app.command("restore")(reset.restore_command)
+app.command("grade")(grade.command)
 app.command("build")(build.command)
+app.add_typer(seats.app, name="seats")
 
 
 def main() -> None:
