@@ -14,7 +14,6 @@ as ``YYYY-MM-DD HH:MM:SS`` and `` UTC`` or ``+00:00``; a known ``event_type``; n
 
 import csv
 import gzip
-import io
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -211,10 +210,10 @@ def parse_block(
 
 def _parse_typed(block: bytes, header: tuple[str, ...]) -> pa.Table | None:
     """Parse a block all of whose rows are good; None or ArrowInvalid if one is not."""
-    if not block.strip():
+    if not block or block.isspace():
         return _rows({name: [] for name in SHARD_SCHEMA.names})
     table = pa_csv.read_csv(
-        io.BytesIO(block),
+        pa.BufferReader(block),
         pa_csv.ReadOptions(
             column_names=_unique(header), use_threads=False, block_size=len(block) + 1
         ),
