@@ -5,7 +5,7 @@ import sys
 import typer
 
 from multistage.errors import CourseError
-from multistage.lab import build, grade, reset, run, seats, status
+from multistage.lab import build, doctor, grade, reset, run, seats, status
 
 app = typer.Typer(
     name="lab",
@@ -16,6 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(run.command)
+app.command("doctor")(doctor.command)
 app.command("status")(status.command)
 app.command("reset")(reset.command)
 app.command("restore")(reset.restore_command)

@@ -1,0 +1,256 @@
+"""``lab doctor``: what this machine has, what it lacks, and how to mend it."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from multistage.lab.options import Json, Root
+from multistage.workspace import find_course
+
+CORES, MEMORY_GB, DISK_GB, SHARED_MB = 2, 6, 5, 64
+PORTS = (8888,)  # JupyterLab's; Triton takes free ones
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, how it stands, and what to do if it is not well."""
+
+    what: str
+    state: Literal["ok", "note", "broken"]
+    found: str
+    mend: str = ""
+
+
+def command(
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also start Triton and ask TensorFlow for GPUs.")
+    ] = False,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Look at Python, packages, cores, memory, disk, ports, Triton; exit code 1 if a lab breaks."""
+    findings = list(examine(find_course(root), deep))
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        _print(findings)
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine(course: Path, deep: bool = False) -> Iterator[Finding]:
+    """Yield one finding after the other; ``deep`` adds those that take half a minute."""
+    checks: list[Callable[[Path], Finding]] = [
+        python,
+        packages,
+        cores,
+        memory,
+        disk,
+        shared_memory,
+        libpython,
+        tritonserver,
+        redis,
+        ports,
+        gpu,
+    ]
+    if deep:
+        checks += [triton_starts, tensorflow_devices]
+    for check in checks:
+        try:
+            yield check(course)
+        except Exception as error:
+            name = check.__name__.replace("_", " ")
+            yield Finding(name, "note", f"could not be looked at: {type(error).__name__}: {error}")
+
+
+def python(course: Path) -> Finding:
+    """Python 3.11, the only version that TensorFlow 2.12 and Triton's stub both take."""
+    import platform
+    import sys
+
+    version = platform.python_version()
+    if sys.version_info[:2] == (3, 11):
+        return Finding("Python", "ok", version)
+    return Finding("Python", "broken", version, "No lab runs. Install Python 3.11, then: make")
+
+
+def packages(course: Path) -> Finding:
+    """Installed packages against the pins of the lock file."""
+    from importlib import metadata
+
+    lock = course / "requirements" / "cpu.txt"
+    if not lock.exists():
+        return Finding("packages", "note", "no requirements/cpu.txt in this folder to compare with")
+    pins = re.findall(r"^([\w.-]+)==(\S+)(.*)$", lock.read_text(), flags=re.MULTILINE)
+    wrong = []
+    for name, pinned, rest in pins:
+        if ";" in rest and not _applies(rest):
+            continue
+        try:
+            installed = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            installed = "missing"
+        if installed != pinned.rstrip(";"):
+            wrong.append(f"{name} {installed}, pinned {pinned}")
+    if not wrong:
+        return Finding("packages", "ok", f"{len(pins)} as pinned")
+    said = "; ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
+    return Finding("packages", "broken", said, "Results may differ or labs fail. Run: make setup")
+
+
+def cores(course: Path) -> Finding:
+    """Cores this process may use."""
+    import os
+
+    number = len(os.sched_getaffinity(0))
+    mend = f"The labs take longer than they say. {CORES} or more are better."
+    return Finding("cores", "ok" if number >= CORES else "note", str(number), mend)
+
+
+def memory(course: Path) -> Finding:
+    """Memory that is free, in a container within its limit."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        file = Path("/sys/fs/cgroup") / limit
+        if file.exists() and file.read_text().strip().isdigit():
+            left = int(file.read_text()) - int((Path("/sys/fs/cgroup") / used).read_text())
+            free = min(free, left)
+    mend = "Labs 2 to 5 may be killed. Close other programs and idle kernels."
+    state = "ok" if free >= MEMORY_GB * 2**30 else "broken"
+    return Finding("memory", state, f"{free / 2**30:.1f} GB free, {MEMORY_GB} needed", mend)
+
+
+def disk(course: Path) -> Finding:
+    """Room where the workspace is."""
+    import shutil
+
+    free = shutil.disk_usage(course).free / 2**30
+    mend = "Artifacts cannot be written. Free some space."
+    state = "ok" if free >= DISK_GB else "broken"
+    return Finding("disk", state, f"{free:.0f} GB free, {DISK_GB} needed", mend)
+
+
+def shared_memory(course: Path) -> Finding:
+    """Room in /dev/shm, through which Triton talks to its Python backends."""
+    import shutil
+
+    free = shutil.disk_usage("/dev/shm").free / 2**20
+    mend = "Triton (lab 5) does not start. In a container: docker run --shm-size=1g"
+    state = "ok" if free >= SHARED_MB else "broken"
+    return Finding("shared memory", state, f"{free:.0f} MB free, {SHARED_MB} needed", mend)
+
+
+def libpython(course: Path) -> Finding:
+    """The shared library of Python that Triton's Python backend loads."""
+    import ctypes
+    import sysconfig
+
+    name = "libpython3.11.so.1.0"
+    if (Path(sysconfig.get_config_var("LIBDIR") or "/") / name).exists():
+        return Finding("libpython", "ok", name)
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        mend = "Triton (lab 5) does not start. Install it: apt-get install libpython3.11"
+        return Finding("libpython", "broken", f"no {name}", mend)
+    return Finding("libpython", "ok", name)
+
+
+def tritonserver(course: Path) -> Finding:
+    """The server: on PATH, as in a container, or in its wheel."""
+    import shutil
+    from importlib.util import find_spec
+
+    if shutil.which("tritonserver"):
+        return Finding("Triton server", "ok", "on PATH")
+    spec = find_spec("pytriton")
+    places = list(spec.submodule_search_locations or []) if spec else []
+    if any((Path(place) / "tritonserver" / "bin" / "tritonserver").exists() for place in places):
+        return Finding("Triton server", "ok", "in the package nvidia-pytriton")
+    return Finding("Triton server", "broken", "not found", "Lab 5 cannot serve. Run: make setup")
+
+
+def redis(course: Path) -> Finding:
+    """Redis, which lab 5 mentions as the next online store and can do without."""
+    import shutil
+
+    if shutil.which("redis-server"):
+        return Finding("Redis", "ok", "redis-server is installed")
+    mend = "Only the Redis variant of lab 5 needs it: apt-get install redis-server"
+    return Finding("Redis", "note", "not installed", mend)
+
+
+def ports(course: Path) -> Finding:
+    """Ports that programs of the course take by default."""
+    import socket
+
+    taken = []
+    for port in PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                taken.append(str(port))
+    if not taken:
+        return Finding("ports", "ok", f"{', '.join(map(str, PORTS))} free")
+    mend = "JupyterLab takes the next free port; its own line tells which."
+    return Finding("ports", "note", f"{', '.join(taken)} taken", mend)
+
+
+def gpu(course: Path) -> Finding:
+    """The GPU that the driver reports."""
+    from multistage.lab.runner import device
+
+    name = device()
+    found = "none: the labs run on the CPU" if name == "cpu" else name
+    return Finding("GPU", "ok", found)
+
+
+def triton_starts(course: Path) -> Finding:
+    """Start the server on an empty model repository and stop it again."""
+    import tempfile
+
+    from multistage.serving.triton import TritonServer
+
+    with tempfile.TemporaryDirectory() as repository, TritonServer(repository, wait=60) as server:
+        found = f"ready after {server.seconds_to_ready:.1f} s"
+    return Finding("Triton starts", "ok", found)
+
+
+def tensorflow_devices(course: Path) -> Finding:
+    """What TensorFlow itself can use."""
+    from multistage.notebook import quiet
+
+    quiet()
+    import tensorflow as tf
+
+    names = [device.name for device in tf.config.list_physical_devices()]
+    return Finding("TensorFlow", "ok", f"{tf.__version__} sees {', '.join(names)}")
+
+
+def _applies(rest: str) -> bool:
+    from packaging.markers import Marker
+
+    marker = rest.split(";", 1)[1].split("\\")[0].split("#")[0].strip()
+    return Marker(marker).evaluate()
+
+
+def _print(findings: list[Finding]) -> None:
+    console = Console()
+    marks = {"ok": "[green]OK[/]     ", "note": "[yellow]note[/]   ", "broken": "[red]broken[/] "}
+    for finding in findings:
+        console.print(f"{marks[finding.state]} {finding.what}: {finding.found}", highlight=False)
+        if finding.state != "ok" and finding.mend:
+            console.print(f"         {finding.mend}", highlight=False)
