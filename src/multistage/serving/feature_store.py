@@ -172,9 +172,10 @@ class OnlineUserFeatures:
         }
 
     @property
-    def names(self) -> list[str]:
-        """The features, ``seen`` aside, in the view's order."""
-        return [name for name in self._names if name != SEEN]
+    def dtypes(self) -> dict[str, str]:
+        """The numpy type of each feature, ``seen`` aside, in the view's order."""
+        kinds = {"int64_val": "int64", "float_val": "float32"}
+        return {name: kinds[field] for name, field in self._fields.items() if name != SEEN}
 
     def read(
         self, user_ids: np.ndarray, defaults: Mapping[str, float]
@@ -195,10 +196,10 @@ class OnlineUserFeatures:
         rows = self._rows(user_ids)
         known = np.fromiter((row is not None for row in rows), bool, len(rows))
         columns = {}
-        for name in self.names:
+        for name, dtype in self.dtypes.items():
             field, default = self._fields[name], defaults[name]
             values = [default if row is None else getattr(row[name], field) for row in rows]
-            columns[name] = np.array(values, "int64" if field == "int64_val" else "float32")
+            columns[name] = np.array(values, dtype)
         empty = np.empty(0, "int64")
         seen = [
             empty if row is None else np.array(row[SEEN].int64_list_val.val, "int64")
@@ -211,7 +212,7 @@ class OnlineUserFeatures:
         row = self._rows(np.array([user_id]))[0]
         if row is None:
             return None
-        values = {name: getattr(row[name], self._fields[name]) for name in self.names}
+        values = {name: getattr(row[name], self._fields[name]) for name in self.dtypes}
         return values | {SEEN: list(row[SEEN].int64_list_val.val)}
 
     def _rows(self, user_ids: np.ndarray) -> list[dict[str, Any] | None]:
@@ -223,4 +224,6 @@ class OnlineUserFeatures:
             for user_id in user_ids.tolist()
         ]
         found = self._online_store.online_read(self._config, self._view, keys, self._names)
-        return [row if row else None for _, row in found]
+        # For an unknown user SQLite has no row, and Redis a row of values that are not set.
+        first = self._names[0]
+        return [row if row and row[first].WhichOneof("val") else None for _, row in found]

@@ -32,10 +32,7 @@ class QueryUserFeatures(ServingOperator):
         self._reader = OnlineUserFeatures(Path(live) if live else exports / "feature_repository")
         context = json.loads((exports / "context" / "context.json").read_text())
         self._defaults = context["unknown_user"]
-        self.features = {
-            name: str(column.dtype)
-            for name, column in self._reader.read(np.array([-1]), self._defaults)[0].items()
-        }
+        self.features = self._reader.dtypes
 
     def adds(self) -> Schema:
         """Return the feature columns, the ragged ``seen`` and ``mark``."""

@@ -1,0 +1,130 @@
+"""A real redis-server as the online store: asked, killed under load, back again."""
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from conftest import NOON
+
+from multistage.serving.client import Client
+from multistage.serving.feature_store import (
+    OnlineUserFeatures,
+    create_repository,
+    push_purchase,
+    redis,
+)
+from multistage.serving.load import run_load
+from multistage.serving.operators.features import LIVE_REPOSITORY
+from multistage.serving.triton import TritonServer, free_port
+
+BINARY = shutil.which("redis-server")
+pytestmark = pytest.mark.skipif(not BINARY, reason="redis-server is not installed")
+
+
+class RedisServer:
+    """A redis-server on loopback that keeps every write on disk."""
+
+    def __init__(self, folder):
+        self.folder, self.port = folder, free_port()
+        self.process = None
+
+    def start(self):
+        command = [BINARY, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
+        import redis
+
+        with contextlib.closing(redis.Redis(port=self.port)) as client:
+            for _ in range(200):
+                with contextlib.suppress(redis.exceptions.RedisError):
+                    if client.ping():
+                        return
+                time.sleep(0.05)
+        raise AssertionError("redis-server did not start")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def live(store, user_features, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("live") / "repository"
+    create_repository(folder, user_features, redis(store.port))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(model_repository, live):
+    with TritonServer(model_repository, environment={LIVE_REPOSITORY: str(live)}) as server:
+        yield server
+
+
+def test_the_same_features_as_from_sqlite(live, repository, user_features):
+    ids = np.append(user_features["user_id"].to_numpy(), [-1, 2**62])
+    defaults = {"user": 2, "user_activity": 0.0, "user_price": 0.0}
+    columns, seen, known = OnlineUserFeatures(live).read(ids, defaults)
+    wanted_columns, wanted_seen, wanted_known = OnlineUserFeatures(repository).read(ids, defaults)
+    assert np.array_equal(known, wanted_known)
+    for name, column in columns.items():
+        assert np.array_equal(column, wanted_columns[name])
+    for got, wanted in zip(seen, wanted_seen, strict=True):
+        assert np.array_equal(got, wanted)
+
+
+def test_a_purchase_changes_the_next_answer(server, live, user_features, ask):
+    user = int(user_features["user_id"].iloc[7])
+    with Client(server.grpc_url) as client:
+        before = client.recommend([user], time=NOON).ordered_ids[0]
+        assert before.tolist() == ask([user])["ordered_ids"][0].tolist()
+        push_purchase(live, user, before[0], datetime(2020, 3, 2, tzinfo=UTC))
+        after = client.recommend([user], time=NOON).ordered_ids[0]
+    assert before[0] not in after
+    assert after[:9].tolist() == before[1:].tolist()
+
+
+def test_killed_under_load_degrades_every_answer_loses_none_and_recovers(
+    server, store, user_features, workspace
+):
+    users = user_features["user_id"].to_numpy()
+    killer = threading.Timer(0.3, store.kill)
+    killer.start()
+    load = run_load(
+        server.grpc_url, list(users.reshape(-1, 1)), 1_000, 2, time=NOON, keep_replies=True
+    )
+    killer.join()
+    marks = [reply.marks[0] for reply in load.replies]
+    assert load.errors == []
+    assert len(load.replies) == 1_000
+    assert set(marks) == {"personal", "degraded"}
+    assert all((reply.ordered_ids > 0).all() for reply in load.replies)
+
+    store.start()
+    with Client(server.grpc_url) as client:
+        assert client.recommend(users[:3], time=NOON).marks == ["personal"] * 3
+
+
+def test_a_store_that_hangs_degrades_too(server, store, user_features):
+    users = user_features["user_id"].to_numpy()[:2]
+    store.process.send_signal(signal.SIGSTOP)
+    try:
+        with Client(server.grpc_url) as client:
+            assert client.recommend(users, time=NOON).marks == ["degraded"] * 2
+            store.process.send_signal(signal.SIGCONT)
+            assert client.recommend(users, time=NOON).marks == ["personal"] * 2
+    finally:
+        store.process.send_signal(signal.SIGCONT)
