@@ -81,8 +81,7 @@ repository = workspace.folder / "serving" / "feature_repository"
 write_settings(repository, SQLITE)
 store = open_store(repository)  # a feast.FeatureStore
 
-numbers = items.select_dtypes(["int64", "float32"])
-product_view = numbers.assign(
+product_view = items.select_dtypes("number").assign(
     product_id=items["product_id"].astype("int32"), event_timestamp=users["event_timestamp"].max()
 )
 store.apply(
@@ -388,6 +387,27 @@ pd.DataFrame(
         "products": answer["ordered_ids"].tolist(),
     }
 )
+
+# %% [markdown]
+# ## Look inside
+#
+# Pick a user and see what each stage did: what retrieval found, what the filter refused and why,
+# what the ranker thought, and what was offered. In the simulated shop, `taste` is the place that
+# each product takes among **all** products by what this person would really buy.
+
+# %%
+from multistage.serving.explorer import explain, stage_explorer
+
+described = data.catalog[["product_id", "brand", "cat_1", "price"]].dropna(axis=1, how="all")
+choices = [*users["user_id"].head(20).tolist(), -1]
+stage_explorer(recommender, choices, described, noon, data.truth)
+
+# %% [markdown]
+# The widget is alive in a running notebook only. The same as a table, for the first user:
+
+# %%
+mark, rows = explain(recommender, someone, noon, k=5, truth=data.truth)
+rows.head(8)
 
 # %% [markdown]
 # ## Where the time goes

@@ -81,7 +81,8 @@ def feature_view(folder: Path, name: str, key: str, table: pd.DataFrame) -> list
         folder: of the repository.
         name: of the view, and of the Parquet file behind it.
         key: the column that identifies a row, int64 (or int32, which the stock graph wants).
-        table: the key, ``event_timestamp`` in UTC, and features: int64, float32, or lists of int64.
+        table: the key, ``event_timestamp`` in UTC, and features: integers (served as int64),
+            other numbers (served as float32), or lists of int64.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -89,11 +90,13 @@ def feature_view(folder: Path, name: str, key: str, table: pd.DataFrame) -> list
         from feast.types import Array, Float32, Int64
         from feast.value_type import ValueType
 
-    table.to_parquet(folder / f"{name}.parquet", index=False)
+    features = table.drop(columns=[key, TIME])
+    served = {"i": "int64", "f": "float32", "O": "object"}
+    features = features.astype({n: served[dtype.kind] for n, dtype in features.dtypes.items()})
+    table[[key, TIME]].join(features).to_parquet(folder / f"{name}.parquet", index=False)
     key_type = ValueType[str(table[key].dtype).upper()]
     entity = Entity(name=key, join_keys=[key], value_type=key_type)
     types = {"int64": Int64, "float32": Float32, "object": Array(Int64)}
-    features = table.drop(columns=[key, TIME])
     view = FeatureView(
         name=name,
         entities=[entity],

@@ -1,0 +1,40 @@
+import pandas as pd
+import pytest
+from conftest import CANDIDATES, NOON
+
+from multistage.serving.explorer import explain, stage_explorer
+from multistage.serving.request import Mark
+
+
+def test_every_stage_of_one_answer(recommender, user_features, ask):
+    row = user_features.iloc[4]
+    mark, rows = explain(recommender, row["user_id"], NOON, 10)
+    assert mark == Mark.PERSONAL
+    assert rows["retrieved"].notna().sum() == 2 * CANDIDATES
+    assert rows["score"].notna().sum() == CANDIDATES
+    offered = rows[rows["place"].notna()]
+    assert offered["product_id"].tolist() == ask([row["user_id"]])["ordered_ids"][0].tolist()
+    assert offered["place"].tolist() == list(range(1, 11))
+    seen = set(rows["product_id"][rows["filter"] == "seen"])
+    assert seen == set(row["seen"]) & set(rows["product_id"])
+    assert rows["score"][rows["filter"].isin(["seen", "not available", "spare"])].isna().all()
+
+
+def test_an_unknown_user(recommender):
+    mark, rows = explain(recommender, -1, NOON, 5)
+    assert mark == Mark.POPULAR
+    assert rows["place"].notna().sum() == 5
+
+
+def test_the_widget_follows_its_controls(recommender, user_features):
+    pytest.importorskip("ipywidgets")
+    users = [int(user_features["user_id"].iloc[0]), -1]
+    catalog = pd.DataFrame({"product_id": [0], "brand": ["none"]})
+    box = stage_explorer(recommender, users, catalog, NOON)
+    (user, k), page = box.children[0].children, box.children[1]
+    assert "personal" in page.value
+    user.value = -1
+    assert "popular" in page.value
+    k.value = 3
+    assert "offered</span>" in page.value
+    assert page.value.split("offered")[1].split("0.5em'>")[1].startswith("3<")
