@@ -80,6 +80,6 @@ def item_knn(purchases: csr_matrix, history: csr_matrix, neighbours: int = 50) -
 
     model = CosineRecommender(K=neighbours, num_threads=1)
     model.fit(csr_matrix(purchases), show_progress=False)
-    similarity = model.similarity.tolil()
+    similarity = csr_matrix(model.similarity).tolil()
     similarity.setdiag(0)
     return (history @ similarity.tocsr()).toarray()

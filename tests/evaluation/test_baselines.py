@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from multistage.evaluation import baselines
+
+
+@pytest.fixture(scope="module")
+def two_tribes():
+    """Sixty people; half buy products 0 to 4 only, half 5 to 9; each leaves one out."""
+    rng = np.random.default_rng(0)
+    rows = np.zeros((60, 10))
+    for person in range(60):
+        own = np.arange(5) + 5 * (person % 2)
+        rows[person, rng.choice(own, 4, replace=False)] = 1
+    return csr_matrix(rows)
+
+
+@pytest.mark.parametrize("method", [baselines.ease, baselines.als, baselines.item_knn])
+def test_people_get_the_products_of_their_tribe(two_tribes, method):
+    scores = method(two_tribes, two_tribes)
+    assert scores.shape == (60, 10)
+    own = np.arange(10)[None, :] // 5 == np.arange(60)[:, None] % 2
+    left_out = own & (two_tribes.toarray() == 0)
+    assert scores[left_out].min() > scores[~own].max()
+
+
+@pytest.mark.parametrize("method", [baselines.ease, baselines.als, baselines.item_knn])
+def test_same_input_same_scores(two_tribes, method):
+    np.testing.assert_array_equal(method(two_tribes, two_tribes), method(two_tribes, two_tribes))
+
+
+def test_popularity_counts_buyers_and_is_the_same_for_all(two_tribes):
+    scores = baselines.popularity(two_tribes, two_tribes[:3])
+    np.testing.assert_array_equal(scores[0], np.asarray(two_tribes.sum(axis=0)).ravel())
+    assert (scores == scores[0]).all()
+
+
+def test_ease_solves_its_constrained_least_squares(two_tribes):
+    """No other zero-diagonal weights have a smaller ridge loss: the gradient off it is zero."""
+    dense, regularisation = two_tribes.toarray(), 10.0
+    weights = baselines.ease(two_tribes, csr_matrix(np.eye(10)), regularisation)
+    np.testing.assert_allclose(np.diag(weights), 0, atol=1e-12)
+    gradient = dense.T @ (dense @ weights - dense) + regularisation * weights
+    np.fill_diagonal(gradient, 0)
+    np.testing.assert_allclose(gradient, 0, atol=1e-8)
+
+
+def test_nobody_with_no_history_gets_a_preference_from_ease(two_tribes):
+    assert not baselines.ease(two_tribes, csr_matrix((1, 10))).any()

@@ -1,0 +1,67 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from multistage.datasets import Data
+from multistage.evaluation import Holdout, waterfall
+from multistage.evaluation.holdout import top_k
+
+
+def rows(*triples):
+    return pd.DataFrame(triples, columns=["user_id", "product_id", "target"])
+
+
+@pytest.fixture
+def task():
+    train = rows((1, 10, 1), (1, 11, 0), (2, 12, 1), (3, 10, 1))
+    test = rows(
+        (1, 11, 1),  # seen in training: not relevant
+        (1, 12, 1),  # relevant
+        (1, 13, 0),  # left in the cart
+        (2, 99, 1),  # not in the catalogue
+        (3, 10, 1),  # bought before
+        (4, 13, 1),  # a new person
+    )
+    catalog = pd.DataFrame({"product_id": [10, 11, 12, 13]})
+    data = Data("toy", train, test.iloc[:0], test, catalog, pd.DataFrame())
+    return Holdout.from_data(data)
+
+
+def test_relevant_is_bought_new_and_in_the_catalogue(task):
+    assert task.user_ids.tolist() == [1, 4]
+    assert task.relevant.toarray().tolist() == [[0, 0, 1, 0], [0, 0, 0, 1]]
+
+
+def test_seen_is_any_training_row_history_only_purchases(task):
+    assert task.seen.toarray().tolist() == [[1, 1, 0, 0], [0, 0, 0, 0]]
+    assert task.history.toarray().tolist() == [[1, 0, 0, 0], [0, 0, 0, 0]]
+    assert task.warm.tolist() == [True, False]
+
+
+def test_everybody_of_training_is_learned_from(task):
+    assert task.purchases.toarray().sum(axis=0).tolist() == [2, 0, 1, 0]
+
+
+def test_seen_products_never_come_out(task):
+    scores = np.array([[9.0, 8, 1, 2], [9, 8, 1, 2]])
+    assert task.top_k(scores, 4).tolist() == [[3, 2, -1, -1], [0, 1, 3, 2]]
+
+
+def test_top_k_breaks_ties_by_position_and_leaves_out_minus_infinity():
+    scores = np.array([[1.0, 2.0, 2.0, -np.inf]])
+    assert top_k(scores, 4).tolist() == [[1, 2, 0, -1]]
+    assert top_k(scores, 1).tolist() == [[1]]
+
+
+def test_waterfall_counts_purchases_that_survive(task):
+    stages = waterfall(
+        {
+            "retrieve": np.array([[2, 3, 0], [3, 1, 0]]),
+            "filter": np.array([[2, 3, -1], [3, 1, 0]]),
+            "order": np.array([[3, -1], [3, -1]]),
+        },
+        task.relevant,
+    )
+    assert stages["surviving"].tolist() == [1.0, 1.0, 0.5]
+    assert stages["lost"].tolist() == [0.0, 0.0, 0.5]
+    assert stages["candidates"].tolist() == [3.0, 2.5, 1.0]

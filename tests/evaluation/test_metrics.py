@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+from sklearn.metrics import roc_auc_score
+
+from multistage.evaluation import (
+    auc_interval,
+    bootstrap_interval,
+    catalog_coverage,
+    ndcg_at_k,
+    novelty,
+    recall_at_k,
+)
+
+
+def one(*hits, items=10):
+    """A person whose relevant products are `hits`."""
+    row = np.zeros((1, items))
+    row[0, list(hits)] = 1
+    return csr_matrix(row)
+
+
+def test_ndcg_of_the_case_computed_by_hand_in_lab_1():
+    recommended = np.array([[0, 1, 2, 3, 4]])
+    assert ndcg_at_k(recommended, one(1, 4, 9), 5) == pytest.approx(0.4776, abs=1e-4)
+
+
+def test_recall_divides_by_what_can_be_reached():
+    recommended = np.array([[0, 1]])
+    assert recall_at_k(recommended, one(0, 1, 2, 3), 2) == pytest.approx(1.0)
+    assert recall_at_k(recommended, one(0, 5), 2) == pytest.approx(0.5)
+
+
+def test_missing_places_are_no_hits():
+    recommended = np.array([[-1, -1, -1]])
+    assert recall_at_k(recommended, one(9), 3) == 0
+    assert ndcg_at_k(recommended, one(9), 3) == 0
+
+
+def test_a_short_list_counts_as_padded():
+    short, padded = np.array([[3]]), np.array([[3, -1, -1]])
+    assert ndcg_at_k(short, one(3, 4), 3) == ndcg_at_k(padded, one(3, 4), 3)
+
+
+def test_nobody_relevant_is_nan():
+    assert np.isnan(recall_at_k(np.array([[0]]), one(), 1))
+    assert np.isnan(ndcg_at_k(np.array([[0]]), one(), 1))
+
+
+def test_k_below_one_and_unequal_users_are_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        recall_at_k(np.array([[0]]), one(0), 0)
+    with pytest.raises(ValueError, match="2 lists, but 1 users"):
+        ndcg_at_k(np.array([[0], [1]]), one(0), 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 12))
+def test_agrees_with_ranx_on_random_lists(seed, k):
+    from ranx import Qrels, Run, evaluate
+
+    rng = np.random.default_rng(seed)
+    users, items = 6, 15
+    relevant = (rng.random((users, items)) < 0.3).astype(float)
+    relevant[np.arange(users), rng.integers(items, size=users)] = 1
+    recommended = np.stack([rng.permutation(items) for _ in range(users)])
+    qrels = Qrels(
+        {f"u{u}": {f"i{i}": 1 for i in np.flatnonzero(relevant[u])} for u in range(users)}
+    )
+    run = Run(
+        {
+            f"u{u}": {f"i{i}": float(items - place) for place, i in enumerate(recommended[u])}
+            for u in range(users)
+        }
+    )
+    expected = evaluate(qrels, run, f"ndcg@{k}")
+    ours = ndcg_at_k(recommended, csr_matrix(relevant), k)
+    # ranx divides by the ideal list over all relevant products cut at k, as we do
+    assert ours.mean() == pytest.approx(expected, rel=1e-6)
+
+
+def test_coverage_and_novelty_by_hand():
+    recommended = np.array([[0, 1], [0, -1]])
+    assert catalog_coverage(recommended, 4) == 0.5
+    # shares 1/2, 1/4, 1/4: shown are 0, 1, 0, worth 1, 2 and 1 bits
+    assert novelty(recommended, np.array([2.0, 1.0, 1.0])) == pytest.approx(4 / 3)
+    assert np.isnan(novelty(np.array([[-1]]), np.ones(2)))
+
+
+def test_interval_holds_the_mean_and_shrinks_with_users():
+    rng = np.random.default_rng(0)
+    few, many = rng.random(50), rng.random(5_000)
+    for values in (few, many):
+        low, high = bootstrap_interval(values)
+        assert low < values.mean() < high
+    widths = [np.diff(bootstrap_interval(v))[0] for v in (few, many)]
+    assert widths[1] < widths[0] / 5  # by 1/sqrt(100) = 1/10 in expectation
+    assert bootstrap_interval(few) == bootstrap_interval(few)
+    assert np.isnan(bootstrap_interval(np.array([np.nan]))).all()
+
+
+def test_auc_is_sklearns_and_lies_inside_its_interval():
+    rng = np.random.default_rng(1)
+    target = rng.integers(0, 2, 500)
+    score = target + rng.normal(size=500)
+    auc, low, high = auc_interval(target, score)
+    assert auc == roc_auc_score(target, score)
+    assert low < auc < high
