@@ -90,3 +90,14 @@ def test_a_failed_write_leaves_the_old_artifact(workspace):
 def test_a_missing_artifact_is_named(workspace):
     with pytest.raises(ArtifactError, match=r"'export/index' is missing.*--section 4"):
         workspace.read("export/index")
+
+
+def test_what_was_made_from_other_data_is_refused(workspace):
+    write(workspace, "data", "one")
+    write(workspace, "features/tables", "of one")
+    assert workspace.has("features/tables")
+    write(workspace, "data", "two")
+    with pytest.raises(ArtifactError, match="was made from other data.*--section 2"):
+        workspace.read("features/tables")
+    write(workspace, "data", "one")
+    assert workspace.has("features/tables")

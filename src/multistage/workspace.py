@@ -55,6 +55,7 @@ class Manifest:
     dataset: str
     profile: str
     seed: int
+    data: str  # sha256 of the manifest of the artifact "data" that it was made from; "" if none
     versions: dict[str, str]
     schema: dict[str, dict[str, str]]  # Parquet file -> column -> type
     sha256: dict[str, str]  # file -> checksum
@@ -99,6 +100,7 @@ class Workspace:
                 dataset=self.dataset,
                 profile=self.profile.name,
                 seed=self.profile.seed,
+                data=self._data_digest(name),
                 versions=_versions(),
                 schema=_parquet_schemas(aside),
                 sha256=_checksums(aside),
@@ -113,8 +115,9 @@ class Workspace:
         """Return the folder of the artifact ``name`` after checking every file in it.
 
         Raises:
-            ArtifactError: if it is missing, or a file is missing, added or changed; the message
-                names the file and the command that makes the artifact again.
+            ArtifactError: if it is missing, if a file is missing, added or changed, or if it was
+                made from other data than the workspace holds now; the message names the file and
+                the command that makes the artifact again.
         """
         folder = self.folder / name
         again = f"Make it again with: {self.rebuild_command(name)}"
@@ -133,7 +136,15 @@ class Workspace:
                     else ("missing" if file in manifest.sha256 else "unknown to its manifest")
                 )
                 raise ArtifactError(f"The artifact {name!r} is damaged: {file} is {state}. {again}")
+        if manifest.data != self._data_digest(name):
+            raise ArtifactError(f"The artifact {name!r} was made from other data. {again}")
         return folder
+
+    def _data_digest(self, name: str) -> str:
+        manifest = self.folder / "data" / MANIFEST
+        if name == "data" or not manifest.exists():
+            return ""
+        return hashlib.sha256(manifest.read_bytes()).hexdigest()
 
     def has(self, name: str) -> bool:
         """Whether the artifact ``name`` is there and intact."""
