@@ -15,6 +15,7 @@ from multistage.datasets.store_world import (
     BLOCK,
     DAY_TRAFFIC,
     HOUR_TRAFFIC,
+    StoreSettings,
     Users,
     World,
     sigmoid,
@@ -35,9 +36,9 @@ EVENT_COLUMNS = (
 )
 
 
-def block_count(world: World) -> int:
+def block_count(settings: StoreSettings) -> int:
     """Number of blocks of users."""
-    return -(-world.settings.users // BLOCK)
+    return -(-settings.users // BLOCK)
 
 
 def simulate_block(world: World, block: int, month: int) -> pd.DataFrame:
@@ -66,7 +67,7 @@ def simulate(world: World) -> pd.DataFrame:
     parts = [
         simulate_block(world, block, month)
         for month in range(world.settings.months)
-        for block in range(block_count(world))
+        for block in range(block_count(world.settings))
     ]
     return pd.concat(parts, ignore_index=True)
 

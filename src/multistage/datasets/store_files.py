@@ -6,8 +6,10 @@ time; a month's file is not (the preparation does not need it to be).
 
 import io
 import os
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from functools import lru_cache
 from gzip import compress
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,7 +24,6 @@ from multistage.datasets.store_world import StoreSettings, World
 from multistage.errors import CourseError
 
 FORMATS = ("csv.gz", "csv", "parquet")
-_world: World | None = None  # of a worker process
 
 
 def write_events(
@@ -42,31 +43,32 @@ def write_events(
     if form not in FORMATS:
         raise CourseError(f"Unknown format {form!r}: choose one of {', '.join(FORMATS)}.")
     folder.mkdir(parents=True, exist_ok=True)
-    world, files = World(settings), []
-    with ProcessPoolExecutor(
-        workers or os.cpu_count(), get_context("spawn"), _start, (settings,)
-    ) as pool:
-        for month, first in enumerate(world.month_starts()[:-1]):
-            file = folder / f"{first.item():%Y-%b}.{form}"
+    starts = World(settings).month_starts()[:-1]
+    workers = workers or os.cpu_count() or 1
+    files = [folder / f"{first.item():%Y-%b}.{form}" for first in starts]
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        for month, file in enumerate(files):
             aside = file.with_name(f".{file.name}")
-            parts = _in_order(pool, block_count(world), month, form)
-            _write_parts(aside, parts, form)
+            jobs = ((settings, block, month, form) for block in range(block_count(settings)))
+            if workers == 1:
+                _write_parts(aside, (_part(*job) for job in jobs), form)
+            else:
+                _write_parts(aside, _in_order(pool, jobs, 2 * workers), form)
             os.replace(aside, file)
-            files.append(file)
     return files
 
 
 def _in_order(
-    pool: ProcessPoolExecutor, blocks: int, month: int, form: str
+    pool: ProcessPoolExecutor, jobs: Iterator[tuple], most: int
 ) -> Iterator[bytes | pa.Table]:
-    """Yield the blocks' parts in order, with only a few of them begun ahead."""
-    ahead: list[Future] = []
-    for block in range(blocks):
-        ahead.append(pool.submit(_part, block, month, form))
-        if len(ahead) > 2 * pool._max_workers:
-            yield ahead.pop(0).result()
-    for future in ahead:
-        yield future.result()
+    """Yield the jobs' parts in order, with at most ``most`` of them begun ahead."""
+    ahead: deque[Future] = deque()
+    for job in jobs:
+        ahead.append(pool.submit(_part, *job))
+        if len(ahead) > most:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
 
 
 def _write_parts(file: Path, parts: Iterator[bytes | pa.Table], form: str) -> None:
@@ -83,13 +85,14 @@ def _write_parts(file: Path, parts: Iterator[bytes | pa.Table], form: str) -> No
             stream.write(part)
 
 
-def _start(settings: StoreSettings) -> None:
-    global _world
-    _world = World(settings)
+@lru_cache(maxsize=1)
+def _world(settings: StoreSettings) -> World:
+    return World(settings)
 
 
-def _part(block: int, month: int, form: str) -> bytes | pa.Table:
-    table = pa.Table.from_pandas(simulate_block(_world, block, month), preserve_index=False)
+def _part(settings: StoreSettings, block: int, month: int, form: str) -> bytes | pa.Table:
+    events = simulate_block(_world(settings), block, month)
+    table = pa.Table.from_pandas(events, preserve_index=False)
     for name in ("category_code", "brand"):
         place = table.schema.get_field_index(name)
         table = table.set_column(place, name, table[name].cast(pa.string()))
