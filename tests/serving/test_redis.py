@@ -20,8 +20,7 @@ from multistage.serving.feature_store import (
     redis,
 )
 from multistage.serving.load import run_load
-from multistage.serving.operators.features import LIVE_REPOSITORY
-from multistage.serving.triton import TritonServer, free_port
+from multistage.serving.triton import LIVE_REPOSITORY, TritonServer, free_port
 
 BINARY = shutil.which("redis-server")
 pytestmark = pytest.mark.skipif(not BINARY, reason="redis-server is not installed")

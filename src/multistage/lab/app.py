@@ -5,7 +5,7 @@ import sys
 import typer
 
 from multistage.errors import CourseError
-from multistage.lab import build, doctor, grade, reset, run, seats, status
+from multistage.lab import build, doctor, grade, reset, run, seats, serve, status
 
 app = typer.Typer(
     name="lab",
@@ -22,6 +22,7 @@ app.command("reset")(reset.command)
 app.command("restore")(reset.restore_command)
 app.command("grade")(grade.command)
 app.command("build")(build.command)
+app.command("serve")(serve.command)
 app.add_typer(seats.app, name="seats")
 
 

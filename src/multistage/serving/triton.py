@@ -16,7 +16,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from typing import Any
 from multistage.errors import CourseError
 
 LOOPBACK = "127.0.0.1"
+# A server with this variable asks the feature repository that it names, not its exported copy.
+LIVE_REPOSITORY = "MULTISTAGE_FEATURE_REPOSITORY"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 LIBPYTHON = f"libpython{PYTHON}.so.1.0"
 PR_SET_PDEATHSIG = 1
@@ -125,6 +127,13 @@ class TritonServer:
     def log(self) -> str:
         """What the server has written so far."""
         return (self._folder / "log").read_text(errors="replace") if self._folder else ""
+
+    @property
+    def last_words(self) -> str:
+        """The end of the log, errors before other lines."""
+        lines = self.log.splitlines()
+        errors = [line for line in lines if re.match(r"[EF]\d{4} |\w*(Error|rror:)", line)]
+        return "\n".join((errors or lines)[-8:])
 
     def start(self, progress: Callable[[float], Any] | None = None) -> "TritonServer":
         """Start the server and return when every model is ready.
@@ -243,25 +252,11 @@ class TritonServer:
 
     def _failure(self) -> str:
         log = self.log
-        lines = [
-            line for line in log.splitlines() if re.match(r"[EF]\d{4} |\w*(Error|rror:)", line)
-        ]
-        told = "\n".join(lines[-8:]) or "\n".join(log.splitlines()[-8:])
         reason = next(
             (text for pattern, text in REASONS if re.search(pattern, log)),
             "The server says:" if not self.running else f"Not ready within {self._wait:.0f} s.",
         )
-        return f"tritonserver did not start. {reason}\n{told}"
-
-
-@contextlib.contextmanager
-def serve(repository: Path | str, **options: Any) -> Iterator[TritonServer]:
-    """Serve ``repository`` for the length of a ``with`` block; options as for ``TritonServer``."""
-    server = TritonServer(repository, **options)
-    try:
-        yield server.start()
-    finally:
-        server.stop()
+        return f"tritonserver did not start. {reason}\n{self.last_words}"
 
 
 def _source_folder() -> Path:

@@ -12,9 +12,7 @@ from merlin.table import TensorTable
 from multistage.serving.feature_store import SEEN, OnlineUserFeatures
 from multistage.serving.operators.base import ServingOperator
 from multistage.serving.request import Mark
-
-# Where set, the feature repository that it names is asked instead of the exported copy.
-LIVE_REPOSITORY = "MULTISTAGE_FEATURE_REPOSITORY"
+from multistage.serving.triton import LIVE_REPOSITORY
 
 
 class QueryUserFeatures(ServingOperator):

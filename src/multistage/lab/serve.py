@@ -1,0 +1,56 @@
+"""``lab serve``: serve what lab 5 exported, until it is interrupted."""
+
+import signal
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from multistage.errors import CourseError
+from multistage.lab.options import Root
+from multistage.workspace import Workspace
+
+LOOPBACK = "127.0.0.1"
+
+
+def command(
+    dataset: Annotated[str, typer.Option(help="store, movielens or rees46.")] = "store",
+    profile: Annotated[str, typer.Option(help="ci, laptop or gpu.")] = "laptop",
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = LOOPBACK,
+    grpc_port: Annotated[int | None, typer.Option(help="By default a free one.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="By default a free one.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="By default a free one.")] = None,
+    root: Root = None,
+) -> None:
+    """Start Triton on lab 5's model repository, say where it listens, stop it at Ctrl-C."""
+    workspace = Workspace.open(dataset, profile, root)
+    repository = workspace.read("serving/model_repository")
+    features = workspace.folder / "serving" / "feature_repository"
+
+    from multistage.serving.triton import LIVE_REPOSITORY, TritonServer
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = TritonServer(
+        repository,
+        host=host,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        metrics_port=metrics_port,
+        environment={LIVE_REPOSITORY: str(features)} if features.is_dir() else {},
+    )
+    console = Console(stderr=True)
+    try:
+        with console.status("Starting Triton: it loads TensorFlow first") as status:
+            server.start(lambda waited: status.update(f"Starting Triton: {waited:.0f} s"))
+        print(f"ready  gRPC {server.grpc_url}  HTTP {server.http_url}  {server.metrics_url}")
+        print(f"process {server.pid}; Ctrl-C stops it", flush=True)
+        while server.running:
+            time.sleep(0.5)
+        raise CourseError(
+            f"The server is gone. Start it again with lab serve.\n{server.last_words}"
+        )
+    except KeyboardInterrupt:
+        print("stopped")
+    finally:
+        server.stop()

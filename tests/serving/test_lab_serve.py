@@ -1,0 +1,75 @@
+"""``lab serve`` on a course that lab 5 has exported from."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import NOON
+
+from multistage.serving.client import Client
+from multistage.serving.runtime import ServingRuntime
+
+
+@pytest.fixture(scope="module")
+def exported(workspace, graph):
+    with workspace.write("serving/model_repository", producer="05-deployment") as folder:
+        graph.export(folder, runtime=ServingRuntime())
+    return workspace
+
+
+def lab_serve(workspace):
+    command = [sys.executable, "-m", "multistage.lab", "serve", "--profile", "ci"]
+    return subprocess.Popen(
+        [*command, "--root", str(workspace.course)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TERM": "dumb"},
+    )
+
+
+def test_it_serves_says_so_when_the_server_is_killed_and_ends(exported, user_features):
+    process = lab_serve(exported)
+    try:
+        ready = process.stdout.readline()
+        assert ready.startswith("ready"), process.stderr.read()
+        pid = int(process.stdout.readline().split()[1].rstrip(";"))
+        with Client(ready.split()[2]) as client:
+            users = user_features["user_id"].to_numpy()[:2]
+            assert client.recommend(users, time=NOON).marks == ["personal"] * 2
+        os.kill(pid, signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert "The server is gone" in errors
+    assert "Traceback" not in errors
+
+
+def test_interrupted_it_leaves_no_server(exported):
+    process = lab_serve(exported)
+    try:
+        time.sleep(4)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert "Traceback" not in errors
+    found = subprocess.run(
+        ["pgrep", "-f", str(exported.course)], capture_output=True, text=True, check=False
+    )
+    assert found.stdout == ""
+
+
+def test_without_an_export_it_names_the_section_to_run(workspace, tmp_path):
+    for folder in ("notebooks", "labs_solutions"):
+        (tmp_path / folder).mkdir()
+    command = [sys.executable, "-m", "multistage.lab", "serve", "--profile", "ci"]
+    ended = subprocess.run(
+        [*command, "--root", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "--section 5" in ended.stderr
