@@ -58,6 +58,7 @@ class Browser:
             page = next(target for target in json.load(answer) if target["type"] == "page")
         self._socket = websocket.create_connection(page["webSocketDebuggerUrl"], timeout=120)
         self._call("Page.enable")
+        self._call("Emulation.setFocusEmulationEnabled", enabled=True)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -31,8 +31,8 @@ WRONG = '''def ndcg_at_k(recommended, relevant, k):
     return len(set(recommended[:k]) & relevant) / min(k, len(relevant))
 '''
 # The open notebook's panel, its cells, and one cell by tag.
-PANEL = "window.jupyterapp.shell.currentWidget"
-CELL = f"{PANEL}.content.widgets.find(c => (c.model.getMetadata('tags') || []).includes('%s'))"
+PANEL = "[...window.jupyterapp.shell.widgets('main')].find(w => w.content?.widgets)"
+CELL = f"({PANEL}).content.widgets.find(c => (c.model.getMetadata('tags') || []).includes('%s'))"
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +90,11 @@ def page(jupyter, tmp_path_factory):
 
 def ready(browser):
     browser.wait(
-        f"{PANEL}.sessionContext.session.kernel.status === 'idle' && !!{CELL % 'parameters'}",
+        f"({PANEL}).sessionContext.session.kernel.status === 'idle' && !!{CELL % 'parameters'}",
         120,
         "the notebook and its kernel",
     )
+    browser.run(f"window.jupyterapp.shell.activateById(({PANEL}).id)")
 
 
 def write(browser, tag, source):
@@ -102,7 +103,7 @@ def write(browser, tag, source):
 
 def run_cell(browser, tag):
     browser.run(
-        f"(async () => {{ const nb = {PANEL}.content;"
+        f"(async () => {{ const nb = ({PANEL}).content;"
         f"nb.activeCellIndex = nb.widgets.indexOf({CELL % tag}); nb.deselectAll();"
         "await window.jupyterapp.commands.execute('notebook:run-cell'); })()"
     )
@@ -126,7 +127,7 @@ def test_the_journey(page, seat):
     write(page, "parameters", source.replace('"laptop"', '"ci"'))
     page.run("window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
     stopped = page.wait(
-        f"(() => {{ const nb = {PANEL}.content; const cell = {CELL % 'check-1.1'};"
+        f"(() => {{ const nb = ({PANEL}).content; const cell = {CELL % 'check-1.1'};"
         "const outputs = cell.model.sharedModel.getOutputs();"
         "const error = outputs.find(o => o.output_type === 'error');"
         "if (!error) return null;"
@@ -160,7 +161,7 @@ def test_the_journey(page, seat):
     page.reload()
     ready(page)
     page.run(
-        f"(() => {{ const nb = {PANEL}.content;"
+        f"(() => {{ const nb = ({PANEL}).content;"
         f"nb.activeCellIndex = nb.widgets.indexOf({CELL % 'check-1.1'});"
         "nb.scrollToItem(nb.activeCellIndex); return true; })()"
     )
