@@ -74,11 +74,16 @@ users.head(3)
 # view from the table's types. For the stock graph, and for it alone, the products get a view too.
 
 # %%
-from multistage.serving.feature_store import SQLITE, feature_view, materialise, open_store
-from multistage.serving.feature_store import write_settings
+from multistage.serving.feature_store import (
+    SQLITE,
+    begin_repository,
+    feature_view,
+    materialise,
+    open_store,
+)
 
 repository = workspace.folder / "serving" / "feature_repository"
-write_settings(repository, SQLITE)
+begin_repository(repository, SQLITE)
 store = open_store(repository)  # a feast.FeatureStore
 
 product_view = items.select_dtypes("number").assign(

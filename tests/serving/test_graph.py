@@ -212,3 +212,44 @@ def test_a_truncated_and_an_added_file_refuse_to_load(model_repository, tmp_path
 def test_checksums_are_part_of_the_export(model_repository):
     sums = json.loads((model_repository / "recommender" / "1" / "checksums.json").read_text())
     assert {"graph.pkl", "model.py", "index/index.faiss"} <= sums.keys()
+
+
+def test_a_full_disk_leaves_the_last_export_as_it_was(workspace, graph):
+    """The limit on a file's size stands in for a disk that is full: the same error, an OSError."""
+    import resource
+
+    from multistage.serving.runtime import ServingRuntime
+
+    def export():
+        with workspace.write("serving/full_disk", producer="05-deployment") as folder:
+            graph.export(folder, runtime=ServingRuntime())
+
+    export()
+    before = (workspace.folder / "serving" / "full_disk" / "manifest.json").read_text()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            export()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    folder = workspace.read("serving/full_disk")
+    assert (folder / "manifest.json").read_text() == before
+    assert not [f for f in folder.parent.iterdir() if f.name.startswith(".full_disk")]
+
+
+def test_a_truncated_export_of_section_4_is_refused_before_it_is_gathered(workspace, repository):
+    from multistage.serving.prepare import gather_exports
+    from multistage.workspace import ArtifactError
+
+    with workspace.write("export/popularity", "04-retrieval-and-ranking") as folder:
+        shutil.copy(workspace.read("export/popularity") / "popularity.parquet", folder)
+    file = workspace.folder / "export" / "popularity" / "popularity.parquet"
+    content = file.read_bytes()
+    file.write_bytes(content[:-100])
+    try:
+        with pytest.raises(ArtifactError, match=r"popularity\.parquet is changed"):
+            gather_exports(workspace, repository)
+    finally:
+        file.write_bytes(content)
+    gather_exports(workspace, repository)

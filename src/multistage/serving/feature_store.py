@@ -56,14 +56,16 @@ def create_repository(
 
     The online store is filled up to the newest ``event_timestamp`` of the data, not to now.
     """
-    write_settings(folder, online_store)
+    begin_repository(folder, online_store)
     open_store(folder).apply(feature_view(folder, VIEW, ENTITY, user_features))
     materialise(folder)
 
 
-def write_settings(folder: Path, online_store: Mapping[str, Any]) -> None:
-    """Write the repository's ``feature_store.yaml``, which names its online store."""
+def begin_repository(folder: Path, online_store: Mapping[str, Any]) -> None:
+    """Write ``feature_store.yaml``, which names the online store; forget an older registry."""
     folder.mkdir(parents=True, exist_ok=True)
+    for old in ("registry.db", "online.db"):
+        (folder / old).unlink(missing_ok=True)
     settings = {
         "project": "shop",
         "provider": "local",
