@@ -72,8 +72,10 @@ class Browser:
         self._call("Page.navigate", url=url)
 
     def reload(self) -> None:
-        """Load the page anew, past the cache."""
+        """Load the page anew, and return when the old one is gone."""
+        self.run("window.isOld = true")
         self._call("Page.reload", ignoreCache=True)
+        self.wait("!window.isOld", 60, "the page, anew")
 
     def run(self, script: str) -> Any:
         """Return the value of a JavaScript expression, of its promise if it is one.

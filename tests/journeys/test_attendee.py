@@ -47,7 +47,12 @@ def seat(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def jupyter(seat):
-    """JupyterLab on loopback; its address with the token."""
+    """JupyterLab on loopback, without its news and the grader's buttons; its address."""
+    config = seat / ".config" / "labconfig"
+    config.mkdir(parents=True)
+    off = ("@jupyterlab/apputils-extension:announcements", "@jupyter/nbgrader")
+    page = {"disabledExtensions": dict.fromkeys(off, True)}
+    (config / "page_config.json").write_text(json.dumps(page))
     options = "--no-browser --ip=127.0.0.1 --port=0 --allow-root --ServerApp.token=attendee"
     options += " --LabApp.expose_app_in_browser=True"
     process = subprocess.Popen(

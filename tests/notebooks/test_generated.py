@@ -8,6 +8,7 @@ from multistage.authoring.clean import machine_paths
 from multistage.authoring.execute import CellError, execute
 from multistage.authoring.read import exercise_id
 from multistage.exercises.exercise import exercises_of
+from multistage.lab.state import read_progress
 from tests.conftest import COURSE
 from tests.notebooks.conftest import PROFILE
 
@@ -57,3 +58,20 @@ def test_an_attendee_is_stopped_at_the_first_stub_by_its_name(section, store_run
         execute(notebook, store_run.course / "notebooks", parameters)
     assert stopped.value.name == "Unfilled"
     assert str(stopped.value) == f"Exercise {first}: {title}"
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
+def test_an_attendee_who_asks_for_each_solution_comes_to_the_end(section, store_run):
+    assert store_run.code == 0, store_run.said
+    notebook = nbformat.read(store_run.course / "notebooks" / f"{section.name}.ipynb", 4)
+    cells = [nbformat.v4.new_code_cell("from multistage.exercises import solve")]
+    for cell in notebook.cells:
+        cells.append(cell)
+        if exercise := exercise_id(cell):
+            cells.append(nbformat.v4.new_code_cell(f'solve("{exercise}")'))
+    # The parameters' cell stays the first one that is tagged, so they are injected as ever.
+    filled = nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
+    parameters = {"dataset": "store", "profile": PROFILE, "events": None}
+    execute(filled, store_run.course / "notebooks", parameters)
+    passed = {name for name, entry in read_progress(store_run.course).items() if entry["passed"]}
+    assert set(exercises_of(section.number)) <= passed

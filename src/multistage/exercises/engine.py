@@ -24,6 +24,9 @@ FAILURES_BEFORE_SOLUTION = 3
 class NotYet(CourseError):
     """An answer was refused; the card says why. It stops the cells below, calmly."""
 
+    def _render_traceback_(self) -> list[str]:
+        return ["The notebook stops here until the check passes."]
+
 
 class Unfilled(NotImplementedError):
     """The stub was not filled in yet; the message names the exercise."""
@@ -159,6 +162,11 @@ def _wrong_card(name: str, wrong: Wrong, footer: str) -> Card:
 
 
 def _way_on(exercise: str, failures: int) -> str:
+    """The card's last line. What it offers can be called, whatever the notebook imported."""
+    shell = _shell()
+    if shell is not None:
+        shell.user_ns.setdefault("hint", hint)
+        shell.user_ns.setdefault("solve", solve)
     if failures >= FAILURES_BEFORE_SOLUTION:
         return f'A hint: hint("{exercise}"). The solution: solve("{exercise}")'
     return f'A hint: hint("{exercise}")'
