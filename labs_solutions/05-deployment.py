@@ -179,9 +179,11 @@ ask_stock(someone)["ordered_ids"].values
 for request in ([-1], users["user_id"].iloc[:2].tolist()):
     try:
         ask_stock(*request)
-        print(request, "was answered")
+        print(f"{len(request)} user(s): answered")
     except Exception as error:
-        print(f"{len(request)} user(s): {type(error).__name__}: {str(error).splitlines()[0][:90]}")
+        lines = str(error).splitlines()
+        reason = next((line for line in lines if "must be equal" in line), lines[0])
+        print(f"{len(request)} user(s): {type(error).__name__}: {reason[:100]}")
 
 # %% [markdown]
 # Neither is a rare event. A shop has new visitors every minute, and a batch is how a server earns

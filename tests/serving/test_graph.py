@@ -242,8 +242,6 @@ def test_a_truncated_export_of_section_4_is_refused_before_it_is_gathered(worksp
     from multistage.serving.prepare import gather_exports
     from multistage.workspace import ArtifactError
 
-    with workspace.write("export/popularity", "04-retrieval-and-ranking") as folder:
-        shutil.copy(workspace.read("export/popularity") / "popularity.parquet", folder)
     file = workspace.folder / "export" / "popularity" / "popularity.parquet"
     content = file.read_bytes()
     file.write_bytes(content[:-100])

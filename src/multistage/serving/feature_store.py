@@ -86,8 +86,7 @@ def feature_view(folder: Path, name: str, key: str, table: pd.DataFrame) -> list
         table: the key, ``event_timestamp`` in UTC, and features: integers (served as int64),
             other numbers (served as float32), or lists of int64.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _calmly():
         from feast import Entity, FeatureView, Field, FileSource
         from feast.types import Array, Float32, Int64
         from feast.value_type import ValueType
@@ -111,8 +110,7 @@ def feature_view(folder: Path, name: str, key: str, table: pd.DataFrame) -> list
 
 def open_store(folder: Path) -> Any:
     """Return the ``feast.FeatureStore`` of the repository in ``folder``."""
-    with warnings.catch_warnings():  # importing Feast resets the filters
-        warnings.simplefilter("ignore")
+    with _calmly():
         from feast import FeatureStore
 
     if not (folder / "feature_store.yaml").exists():
@@ -122,9 +120,13 @@ def open_store(folder: Path) -> Any:
         )
     logging.getLogger("feast").setLevel(logging.ERROR)
     logging.getLogger().addFilter(_is_worth_saying)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _calmly():
         return FeatureStore(repo_path=str(folder))
+
+
+def _calmly() -> warnings.catch_warnings:
+    """Swallow warnings: Feast sets its own filters when it is imported, so none of ours holds."""
+    return warnings.catch_warnings(record=True)
 
 
 def _is_worth_saying(record: logging.LogRecord) -> bool:
