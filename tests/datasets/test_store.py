@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from multistage.datasets import Data
 from multistage.datasets.events import COLUMNS
 from multistage.datasets.interactions import label, split_category
 from multistage.datasets.logs import read_logs
@@ -16,6 +17,8 @@ from multistage.datasets.store_events import EVENT_COLUMNS, simulate_block
 from multistage.datasets.store_files import write_events
 from multistage.datasets.store_world import BLOCK, FIRST_USER
 from multistage.errors import CourseError
+from multistage.evaluation import Holdout, ndcg_at_k
+from multistage.evaluation.baselines import popularity
 from tests.datasets import reference
 
 SMALL = StoreSettings(users=1_200, products=300)
@@ -168,6 +171,14 @@ def test_nobody_ranks_better_than_the_truth(truth, tables):
     logit = np.log(p / (1 - p))
     for noise in (0.5, 1.0):
         assert roc_auc_score(rows["target"], logit + noise * rng.normal(size=len(p))) < best
+
+
+def test_the_best_ranking_is_personal(truth, tables):
+    holdout = Holdout.from_data(Data(name="store", truth=truth, **tables))
+    best = holdout.top_k(truth.purchase_intensity(holdout.user_ids), 10)
+    popular = holdout.top_k(popularity(holdout.purchases, holdout.history), 10)
+    ndcg = [np.mean(ndcg_at_k(top, holdout.relevant, 10)) for top in (best, popular)]
+    assert ndcg[1] < 0.6 * ndcg[0]
 
 
 def test_intensities_are_the_purchases_to_be_expected(truth, events):

@@ -46,7 +46,7 @@ TEXT = ["category_code", "brand"]
 class Labelled:
     """Labelled interactions, and what became of every row that was read."""
 
-    rows: pd.DataFrame  # as :func:`label` returns them; brand and category_code categorical
+    rows: pd.DataFrame  # as of :func:`label`, without sessions; brand, category_code categorical
     report: dict[str, Any]
     quarantine: list[tuple[str, int, str, str]]  # file, line, reason, text
 
@@ -113,7 +113,10 @@ def read_logs(
             outcomes = compute(
                 label_partition, [(shards, p, partitions, part) for p, part in enumerate(parts)]
             )
-            rows = pq.read_table(parts, read_dictionary=TEXT).unify_dictionaries().to_pandas()
+            pa.default_memory_pool().release_unused()
+            table = pq.read_table(parts, read_dictionary=TEXT).unify_dictionaries()
+            rows = table.to_pandas(split_blocks=True, self_destruct=True)
+            del table
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise CourseError(
@@ -157,7 +160,9 @@ def label_partition(
     unique = events.drop_duplicates()
     rows, without_cart = label(unique)
     rows["timestamp"] = rows["timestamp"].dt.tz_localize("UTC")
-    pq.write_table(pa.Table.from_pandas(rows, schema=LABELLED_SCHEMA), output)
+    # Of one user's rows of the same second the order decides later; sessions are not needed then.
+    rows = rows.sort_values(["user_id", "product_id", "timestamp", "user_session"])
+    pq.write_table(pa.Table.from_pandas(rows, schema=LABELLED_SCHEMA, preserve_index=False), output)
     return {
         "repeated": len(events) - len(unique),
         "purchases_without_cart": without_cart,
@@ -168,7 +173,6 @@ def label_partition(
 LABELLED_SCHEMA = pa.schema(
     [
         ("user_id", pa.int64()),
-        ("user_session", pa.string()),
         ("product_id", pa.int64()),
         ("timestamp", pa.timestamp("ns", "UTC")),
         ("target", pa.int8()),

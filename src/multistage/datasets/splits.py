@@ -51,20 +51,22 @@ def build(rows: pd.DataFrame, part: pd.Series, user_core: int, product_core: int
     """Return the contract's tables from labelled rows and the split (0, 1, 2) of each.
 
     Args:
-        rows: interactions; where a pair recurs inside a split the last one is kept.
+        rows: interactions; where a pair recurs inside a split the last one is kept, by time, then
+            by ``user_session`` if that is there, then by the order given.
         part: as :func:`split_by_time` returns it.
         user_core: users with fewer training rows are dropped from training, to the fixed point.
         product_core: likewise for products.
     """
     names = [c for c in INTERACTION_COLUMNS if c in rows.columns]
     order = [*ORDER, *(["user_session"] if "user_session" in rows else [])]
-    rows = rows.assign(part=part).sort_values(order, kind="stable")
-    last = rows.drop_duplicates([*PAIR, "part"], keep="last")
-    dropped = {"repeated_pairs": len(rows) - len(last)}
+    rows = rows.assign(part=part).sort_values(order, kind="stable", ignore_index=True)
+    repeated = rows.duplicated([*PAIR, "part"], keep="last")
+    dropped = {"repeated_pairs": int(repeated.sum())}
     parts = {
-        name: last.loc[last["part"] == i, names]
+        name: rows.loc[~repeated & (rows["part"] == i), names]
         for i, name in enumerate(["train", "valid", "test"])
     }
+    del rows
     train = core(parts["train"], user_core, product_core)
     dropped["core"] = len(parts["train"]) - len(train)
     parts["train"] = train
