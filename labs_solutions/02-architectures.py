@@ -449,10 +449,14 @@ def is_better(target: np.ndarray, first: np.ndarray, second: np.ndarray, seed: i
 check("2.2", is_better)
 
 # %%
-for first in scores:
-    for second in scores:
-        if is_better(target, scores[first], scores[second], seed=0):
-            print(f"{first} is better than {second}, by more than luck")
+from itertools import combinations
+
+by_auc = sorted(scores, key=lambda name: results[name]["AUC"], reverse=True)
+for first, second in combinations(by_auc, 2):
+    verdict = (
+        "is" if is_better(target, scores[first], scores[second], seed=0) else "is not shown to be"
+    )
+    print(f"{first} {verdict} better than {second}")
 
 # %% [markdown]
 # ## Summary

@@ -106,5 +106,20 @@ def test_auc_is_sklearns_and_lies_inside_its_interval():
     target = rng.integers(0, 2, 500)
     score = target + rng.normal(size=500)
     auc, low, high = auc_interval(target, score)
-    assert auc == roc_auc_score(target, score)
+    assert auc == pytest.approx(roc_auc_score(target, score), rel=1e-12)
     assert low < auc < high
+    rounded = np.round(score)  # many ties
+    assert auc_interval(target, rounded)[0] == pytest.approx(roc_auc_score(target, rounded))
+
+
+def test_auc_interval_is_that_of_drawing_rows():
+    rng = np.random.default_rng(2)
+    target = rng.integers(0, 2, 300)
+    score = np.round(target + rng.normal(size=300), 1)
+    again = np.random.default_rng(5)
+    drawn = []
+    for _ in range(200):
+        rows = again.integers(300, size=300)
+        drawn.append(roc_auc_score(target[rows], score[rows]))
+    expected = np.quantile(drawn, [0.025, 0.975])
+    np.testing.assert_allclose(auc_interval(target, score, seed=5)[1:], expected)

@@ -106,16 +106,23 @@ def auc_interval(
         samples: how many times the rows are drawn anew, with replacement.
         seed: same seed, same interval.
     """
-    from sklearn.metrics import roc_auc_score
-
     target, score = np.asarray(target).ravel(), np.asarray(score).ravel()
+    values, place = np.unique(score, return_inverse=True)
+    bought = target == 1
+
+    def area(weight: Floats) -> float:
+        # A row drawn twice weighs two. A pair counts if the bought row scores higher, and half if
+        # both score the same.
+        ones = np.bincount(place, weight * bought, len(values))
+        zeros = np.bincount(place, weight * ~bought, len(values))
+        below = np.cumsum(zeros) - zeros / 2
+        return float(ones @ below / (ones.sum() * zeros.sum()))
+
     rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(samples):
-        rows = rng.integers(len(target), size=len(target))
-        drawn.append(roc_auc_score(target[rows], score[rows]))
+    n = len(target)
+    drawn = [area(np.bincount(rng.integers(n, size=n), minlength=n)) for _ in range(samples)]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(roc_auc_score(target, score)), float(low), float(high)
+    return area(np.ones(n)), float(low), float(high)
 
 
 def _relevant_per_user(relevant: csr_matrix) -> Ints:
