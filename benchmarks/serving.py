@@ -149,7 +149,7 @@ def stock_graph(workspace: Workspace, repository: Path, users: pd.DataFrame) -> 
     from multistage.serving.stock import PredictHere, calmly
 
     items = pd.read_parquet(workspace.read("export/item_features") / "item_features.parquet")
-    products = items.select_dtypes(["int64", "float32"]).assign(
+    products = items.select_dtypes("number").assign(
         product_id=items["product_id"].astype("int32"),
         event_timestamp=users["event_timestamp"].max(),
     )

@@ -40,7 +40,7 @@ def read_catalog(folder: Path) -> Catalog:
         available=table["available"].to_numpy(bool),
         category=pd.factorize(table["category"])[0],
         features={
-            name: column.to_numpy()
+            name: column.to_numpy("float32" if column.dtype.kind == "f" else "int64")
             for name, column in features.items()
             if column.dtype.kind in "iuf"
         },
