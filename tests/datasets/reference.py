@@ -69,6 +69,8 @@ def why_not(fields, header):
             return f"bad {key}"
     if row["user_session"] == "":
         return "missing user_session"
+    if "_" in row["price"] or row["price"] != row["price"].strip():  # which float() would take
+        return "bad price"
     try:
         price = float(row["price"])
     except ValueError:
