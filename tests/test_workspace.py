@@ -97,7 +97,7 @@ def test_what_was_made_from_other_data_is_refused(workspace):
     write(workspace, "features/tables", "of one")
     assert workspace.has("features/tables")
     write(workspace, "data", "two")
-    with pytest.raises(ArtifactError, match="was made from other data.*--section 2"):
+    with pytest.raises(ArtifactError, match=r"was made from other data.*--section 2"):
         workspace.read("features/tables")
     write(workspace, "data", "one")
     assert workspace.has("features/tables")

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -98,6 +99,8 @@ def test_all_sections_run_in_order_and_leave_a_summary(course):
     run_sections(workspace, [4])
     assert order(course) == [4]
     (workspace.folder / "features" / "x.txt").write_text("damaged")
+    assert missing_before(workspace, [4]) == [2]
+    shutil.rmtree(workspace.folder / "features")
     assert missing_before(workspace, [4]) == [2]
     (workspace.folder / "data" / "x.txt").unlink()
     run_sections(workspace, [4])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -194,7 +195,15 @@ def _run_one(
 
 
 def _intact(workspace: Workspace, top: str) -> bool:
-    names = [name for name in workspace.artifacts() if name.split("/")[0] == top]
+    """Whether all artifacts below ``top`` are there and intact.
+
+    A lab's source names what it writes, so an artifact that is wholly gone is missed as well.
+    """
+    from multistage.exercises.source import lab_sources
+
+    source = lab_sources(workspace.course).get(SECTION_OF[top])
+    written = re.findall(r'workspace\.write\(\s*"([^"]+)"', source.read_text() if source else "")
+    names = {name for name in [*written, *workspace.artifacts()] if name.split("/")[0] == top}
     return bool(names) and all(workspace.has(name) for name in names)
 
 
