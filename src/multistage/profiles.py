@@ -19,8 +19,8 @@ class Profile:
     epochs: int = 5
     retrieval_batch_size: int = 512
     retrieval_epochs: int = 4
-    ranking_epochs: int = 3
-    negatives: int = 3  # of each kind for each positive when a ranker is trained for a pipeline
+    ranking_epochs: int = 2
+    negatives: int = 6  # for each positive when a ranker is trained for a pipeline
     # serving
     candidates: int = 100  # products that retrieval hands to the next stage
     requests: int = 300

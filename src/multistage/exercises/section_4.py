@@ -1,4 +1,4 @@
-"""Checks of lab 4: the log-Q correction, and hard negatives."""
+"""Checks of lab 4: the log-Q correction, and honest negatives."""
 
 from collections.abc import Callable
 
@@ -76,7 +76,7 @@ EXERCISES = [
     ),
     Exercise(
         id="4.2",
-        title="hard negatives without false ones",
+        title="negatives without false ones",
         hints=(
             "For each person, leave out what they bought: np.isin(found, list(bought[person])).",
             "rng.choice(allowed, size=n) draws with replacement.",
