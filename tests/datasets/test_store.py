@@ -8,12 +8,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from multistage.datasets import Data
-from multistage.datasets.events import COLUMNS
+from multistage.datasets.contract import EVENT_COLUMNS
 from multistage.datasets.interactions import label, split_category
 from multistage.datasets.logs import read_logs
 from multistage.datasets.splits import build, split_by_time
 from multistage.datasets.store import StoreSettings, StoreTruth, World, simulate
-from multistage.datasets.store_events import EVENT_COLUMNS, simulate_block
+from multistage.datasets.store_events import simulate_block
 from multistage.datasets.store_files import write_events
 from multistage.datasets.store_world import BLOCK, FIRST_USER
 from multistage.errors import CourseError
@@ -48,7 +48,7 @@ def truth(tables):
 
 
 def test_events_have_the_columns_of_rees46(events):
-    assert tuple(events.columns) == EVENT_COLUMNS == COLUMNS
+    assert tuple(events.columns) == EVENT_COLUMNS
     assert set(events["event_type"]) == {"view", "cart", "purchase"}
     assert events["user_id"].min() > 2**32  # ids that 32 bits cannot hold
     assert events["event_time"].between("2019-10-01", "2020-05-02").all()

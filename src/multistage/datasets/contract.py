@@ -31,6 +31,18 @@ import pandas as pd
 if TYPE_CHECKING:
     from multistage.datasets.store import StoreTruth
 
+# REES46's own, in the order of its files.
+EVENT_COLUMNS = (
+    "event_time",
+    "event_type",
+    "product_id",
+    "category_id",
+    "category_code",
+    "brand",
+    "price",
+    "user_id",
+    "user_session",
+)
 INTERACTION_COLUMNS = (
     "user_id",
     "product_id",

@@ -27,19 +27,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from multistage.datasets.contract import EVENT_COLUMNS
 from multistage.errors import CourseError
 
-COLUMNS = (
-    "event_time",
-    "event_type",
-    "product_id",
-    "category_id",
-    "category_code",
-    "brand",
-    "price",
-    "user_id",
-    "user_session",
-)
 EVENT_TYPES = ("view", "cart", "remove_from_cart", "purchase")
 KEPT = ("cart", "purchase")
 BLOCK_BYTES = 24 << 20
@@ -57,7 +47,7 @@ SHARD_SCHEMA = pa.schema(
         ("price", pa.float64()),
     ]
 )
-_READ = [name for name in COLUMNS if name != "category_id"]
+_READ = [name for name in EVENT_COLUMNS if name != "category_id"]
 _TYPES = {name: pa.string() for name in _READ} | {
     "product_id": pa.int64(),
     "user_id": pa.int64(),
@@ -133,13 +123,13 @@ def read_header(file: Path, name: str) -> tuple[tuple[str, ...], int]:
     except (OSError, EOFError, zlib.error) as error:
         raise CourseError(f"{name} cannot be read ({error}): give plain or gzip files.") from None
     if not line.strip():
-        raise CourseError(f"{name} is empty: expected a header with {', '.join(COLUMNS)}.")
+        raise CourseError(f"{name} is empty: expected a header with {', '.join(EVENT_COLUMNS)}.")
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise CourseError(_not_utf8(name)) from None
     header = tuple(column.strip() for column in next(csv.reader([text.rstrip("\r\n")])))
-    missing = [column for column in COLUMNS if column not in header]
+    missing = [column for column in EVENT_COLUMNS if column not in header]
     if missing:
         raise CourseError(
             f"{name} lacks the column {', '.join(missing)}: its header has "
@@ -322,7 +312,7 @@ def _rows(columns: dict) -> pa.Table:
 
 def _unique(header: tuple[str, ...]) -> list[str]:
     """Column names with those that the contract does not know made distinct."""
-    return [name if name in COLUMNS else f"ignored {i}" for i, name in enumerate(header)]
+    return [name if name in EVENT_COLUMNS else f"ignored {i}" for i, name in enumerate(header)]
 
 
 def _blocks(task: Task) -> Iterator[tuple[bytes, str]]:

@@ -11,6 +11,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from multistage.datasets.contract import EVENT_COLUMNS
 from multistage.datasets.store_world import (
     BLOCK,
     DAY_TRAFFIC,
@@ -22,18 +23,6 @@ from multistage.datasets.store_world import (
     time_effect,
 )
 from multistage.errors import CourseError
-
-EVENT_COLUMNS = (
-    "event_time",
-    "event_type",
-    "product_id",
-    "category_id",
-    "category_code",
-    "brand",
-    "price",
-    "user_id",
-    "user_session",
-)
 
 
 def block_count(settings: StoreSettings) -> int:
