@@ -20,7 +20,7 @@ from multistage.datasets.splits import build, split_by_time, time_bounds
 from multistage.errors import CourseError
 from tests.datasets import reference
 
-HEADER = ",".join(ev.COLUMNS)
+HEADER = ",".join(ev.EVENT_COLUMNS)
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "rees46"
 
 
@@ -28,7 +28,7 @@ def row(time="2019-10-01 10:00:00 UTC", kind="cart", product=1, user=1, session=
     fields = {"category_id": 7, "category_code": "a.b.c", "brand": "bella", "price": 9.5} | other
     fields |= {"event_time": time, "event_type": kind, "product_id": product, "user_id": user}
     fields["user_session"] = session
-    return ",".join(str(fields[c]) for c in ev.COLUMNS)
+    return ",".join(str(fields[c]) for c in ev.EVENT_COLUMNS)
 
 
 def write(file, rows, header=HEADER):
