@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from types import FrameType, ModuleType
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 PRINT_LIMIT = 2_000  # characters of output that are kept
+PATIENCE = 3  # times its limit that a call may take on a busy machine
 _OURS = "multistage."
 
 
@@ -52,20 +54,27 @@ class Printed(io.TextIOBase):
 
 
 def within(seconds: float, function: Callable[[], None]) -> None:
-    """Call ``function`` and raise ``TimeUp`` in it if it has not ended after ``seconds``.
+    """Call ``function`` and raise ``TimeUp`` in it if it has not ended in time.
 
-    An answer may catch whatever is raised in it and loop on. So the timer rings again after a few
-    random microseconds for as long as the call goes on, until a ring falls between two ``try``.
-    It needs the main thread, where notebooks run their cells; elsewhere there is no limit.
+    The limit is ``seconds`` by the clock, or ``PATIENCE`` times that while the machine is so busy
+    with other work that the call has not had ``seconds`` of computing yet. An answer may catch
+    whatever is raised in it and loop on: so the timer rings again after a few random microseconds
+    for as long as the call goes on, until a ring falls between two ``try``. It needs the main
+    thread, where notebooks run their cells; elsewhere there is no limit.
     """
     if threading.current_thread() is not threading.main_thread():
         _limited(function)
         return
     delays = random.Random(0)
+    clock, computing = time.monotonic(), time.process_time()
 
     def ring(number: int, frame: FrameType | None) -> None:
+        wanting = seconds - (time.process_time() - computing)
+        left = PATIENCE * seconds - (time.monotonic() - clock)
+        if wanting > 0 and left > 0:
+            signal.setitimer(signal.ITIMER_REAL, max(min(wanting, left), 1e-3))
         # Once the call is left nothing is raised: the code that tidies up must run to its end.
-        if _is_limited(frame):
+        elif _is_limited(frame):
             signal.setitimer(signal.ITIMER_REAL, delays.uniform(5e-6, 5e-4))
             raise TimeUp
 
