@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -101,3 +102,18 @@ def test_what_was_made_from_other_data_is_refused(workspace):
         workspace.read("features/tables")
     write(workspace, "data", "one")
     assert workspace.has("features/tables")
+
+
+def test_of_racing_writers_one_wins_whole(workspace):
+    def write_often(text):
+        for _ in range(25):
+            with workspace.write("data", producer="01-introduction") as folder:
+                for name in ("a.txt", "b.txt"):
+                    (folder / name).write_text(text)
+
+    with ThreadPoolExecutor() as pool:
+        for finished in [pool.submit(write_often, text) for text in ("one", "two", "three")]:
+            finished.result()
+    folder = workspace.read("data")
+    assert (folder / "a.txt").read_text() == (folder / "b.txt").read_text()
+    assert [path.name for path in workspace.folder.iterdir()] == ["data"]

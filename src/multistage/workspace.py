@@ -5,12 +5,13 @@ complete, and it carries its own ``manifest.json``: who made it, from which data
 every file in it. Nothing is read whose checksum the manifest does not know.
 """
 
+import errno
 import hashlib
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -174,13 +175,18 @@ SECTION_OF = {"data": 1, "features": 2, "export": 4, "serving": 5}
 
 
 def _replace(aside: Path, target: Path) -> None:
-    if target.exists():
+    """Move ``aside`` to ``target``; of two writers that race, the later wins whole."""
+    while True:
+        try:
+            aside.rename(target)
+            return
+        except OSError as error:  # a folder that is not empty is not replaced
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
         old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-        target.rename(old / "old")
-        aside.rename(target)
+        with suppress(FileNotFoundError):  # the other writer has just moved it away
+            target.rename(old / "old")
         shutil.rmtree(old)
-    else:
-        aside.rename(target)
 
 
 def _checksums(folder: Path) -> dict[str, str]:
