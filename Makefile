@@ -13,7 +13,7 @@ UV      := build/uv/bin/uv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export UV_LINK_MODE ?= copy
 
-.PHONY: run test lab notebooks bench lint lock setup clean
+.PHONY: run test lab notebooks lint lock setup clean
 
 run: $(READY)
 	lab run --dataset $(DATASET) --profile $(PROFILE) \
@@ -23,7 +23,8 @@ test: $(READY) lint
 	pytest $(PYTEST)
 
 lab: $(READY)
-	jupyter lab --ip 127.0.0.1 --notebook-dir .
+	jupyter lab --ip 127.0.0.1 --notebook-dir notebooks \
+	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 notebooks: $(READY)
 	lab build

@@ -70,8 +70,8 @@ batch, target = mm.sample_batch(train_set, batch_size=4, prepare_features=True)
 # `connect` puts the next block behind it. Numbers, so, become a vector too, of the same size.
 
 # %%
-embeddings = mm.Embeddings(categories, dim=16)
-bottom = mm.ContinuousFeatures.from_schema(numbers).connect(mm.MLPBlock([64, 16]))
+embeddings = mm.Embeddings(categories, dim=8)
+bottom = mm.ContinuousFeatures.from_schema(numbers).connect(mm.MLPBlock([64, 8]))
 print({name: tuple(vector.shape) for name, vector in embeddings(batch).items()})
 print("bottom:", tuple(bottom(batch).shape))
 
@@ -131,10 +131,10 @@ def inputs():
     return mm.ParallelBlock(
         {
             "embeddings": mm.Embeddings(
-                categories, dim=16, embeddings_regularizer=tf.keras.regularizers.l2(1e-3)
+                categories, dim=8, embeddings_regularizer=tf.keras.regularizers.l2(1e-4)
             ),
             "bottom_block": mm.ContinuousFeatures.from_schema(numbers).connect(
-                mm.MLPBlock([64, 16])
+                mm.MLPBlock([64, 8])
             ),
         },
         is_input=True,
@@ -163,9 +163,9 @@ def from_blocks():
 stock = mm.DLRMModel(
     schema,
     embeddings=mm.Embeddings(
-        categories, dim=16, embeddings_regularizer=tf.keras.regularizers.l2(1e-3)
+        categories, dim=8, embeddings_regularizer=tf.keras.regularizers.l2(1e-4)
     ),
-    bottom_block=mm.MLPBlock([64, 16]),
+    bottom_block=mm.MLPBlock([64, 8]),
     top_block=mm.MLPBlock([64, 32]),
     prediction_tasks=mm.BinaryOutput("target"),
 )
@@ -197,7 +197,7 @@ def train_and_judge(name, build):
     tf.keras.utils.set_random_seed(workspace.profile.seed)
     model = build()
     model.compile(
-        optimizer=tf.keras.optimizers.Adam(3e-3), metrics=[tf.keras.metrics.AUC(name="auc")]
+        optimizer=tf.keras.optimizers.Adam(1e-2), metrics=[tf.keras.metrics.AUC(name="auc")]
     )
     model.fit(
         mm.Loader(train_set, batch_size=workspace.profile.batch_size, shuffle=True),

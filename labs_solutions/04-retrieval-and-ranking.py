@@ -313,14 +313,14 @@ ranker = mm.DLRMModel(
     schema,
     embeddings=mm.Embeddings(
         schema.select_by_tag(Tags.CATEGORICAL),
-        dim=32,
-        embeddings_regularizer=tf.keras.regularizers.l2(3e-5),
+        dim=16,
+        embeddings_regularizer=tf.keras.regularizers.l2(1e-5),
     ),
-    bottom_block=mm.MLPBlock([64, 32]),
+    bottom_block=mm.MLPBlock([64, 16]),
     top_block=mm.MLPBlock([64, 32]),
     prediction_tasks=mm.BinaryOutput("target"),
 )
-ranker.compile(optimizer=tf.keras.optimizers.Adam(1e-3), metrics=[tf.keras.metrics.AUC(name="auc")])
+ranker.compile(optimizer=tf.keras.optimizers.Adam(1e-2), metrics=[tf.keras.metrics.AUC(name="auc")])
 history = ranker.fit(
     mm.Loader(Dataset(ranking_rows, schema=schema), batch_size=settings.batch_size, shuffle=True),
     epochs=settings.ranking_epochs,

@@ -15,11 +15,11 @@ class Profile:
     users: int = 8_000
     products: int = 1_500
     # training
-    batch_size: int = 1_024  # rows, for the ranking models
-    epochs: int = 5
+    batch_size: int = 4_096  # rows, for the ranking models
+    epochs: int = 4
     retrieval_batch_size: int = 512
     retrieval_epochs: int = 4
-    ranking_epochs: int = 2
+    ranking_epochs: int = 3
     negatives: int = 6  # for each positive when a ranker is trained for a pipeline
     # serving
     candidates: int = 100  # products that retrieval hands to the next stage
@@ -31,6 +31,7 @@ PROFILES = {
         "ci",
         users=2_000,
         products=400,
+        batch_size=1_024,
         epochs=1,
         retrieval_epochs=2,
         ranking_epochs=1,
