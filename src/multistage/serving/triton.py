@@ -217,6 +217,8 @@ class TritonServer:
         if backends:
             command.append(f"--backend-directory={backends}")
         environment = os.environ | self._environment
+        # The repository is an artifact with checksums: the server may not add byte code to it.
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
         environment["PATH"] = os.pathsep.join(
             [str(Path(sys.executable).parent), os.environ["PATH"]]
         )
