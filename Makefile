@@ -20,7 +20,7 @@ run: $(READY)
 	  $(if $(EVENTS),--events '$(EVENTS)') $(if $(SECTION),--section $(SECTION))
 
 test: $(READY) lint
-	pytest $(PYTEST)
+	pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST)
 
 lab: $(READY)
 	jupyter lab --ip 127.0.0.1 --notebook-dir notebooks \

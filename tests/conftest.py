@@ -46,3 +46,18 @@ def register(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
 
     return known
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share costly fixtures on one of pytest-xdist's workers, the longest first."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=lambda item: "notebooks" not in item.path.parts)  # stable: files stay together
+
+
+def _group(item: pytest.Item) -> str:
+    folder = item.path.relative_to(COURSE / "tests").parts[0]
+    if folder != "notebooks":
+        return folder
+    data = getattr(item, "callspec", None) and item.callspec.params.get("lab_run")
+    return data or ("store" if "store_run" in item.fixturenames else item.path.stem)
