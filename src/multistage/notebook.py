@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from multistage.device import prepare
+
 RECORD = "multistage"  # the key of a recorded metric in an output's metadata
 
 
@@ -13,8 +15,10 @@ def quiet() -> None:
     """Keep third-party start-up noise out of a notebook's stored output.
 
     TensorFlow 2.12 and Merlin 23 greet each import with notices about CUDA libraries, optional
-    packages and deprecated names. Call this before importing them.
+    packages and deprecated names. Call this before importing them. It also sets up the GPU, where
+    there is one (:func:`multistage.device.prepare`).
     """
+    prepare()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of Dask workers, which are processes

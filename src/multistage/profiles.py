@@ -21,6 +21,7 @@ class Profile:
     retrieval_epochs: int = 4
     ranking_epochs: int = 3
     negatives: int = 6  # for each positive when a ranker is trained for a pipeline
+    tree_device: str = "cpu"  # XGBoost's; it does not look for a GPU by itself
     # serving
     candidates: int = 100  # products that retrieval hands to the next stage
     requests: int = 300
@@ -44,6 +45,7 @@ PROFILES = {
         products=20_000,
         batch_size=16_384,
         retrieval_batch_size=8_192,
+        tree_device="cuda",
         requests=2_000,
     ),
 }

@@ -82,26 +82,23 @@ def python(course: Path) -> Finding:
 
 def packages(course: Path) -> Finding:
     """Installed packages against the pins of the lock file."""
-    from importlib import metadata
-
-    lock = course / "requirements" / "cpu.txt"
+    kind = "gpu" if _installed("tensorflow") else "cpu"
+    lock = course / "requirements" / f"{kind}.txt"
     if not lock.exists():
-        return Finding("packages", "note", "no requirements/cpu.txt in this folder to compare with")
+        return Finding("packages", "note", f"no {lock.name} in requirements/ to compare with")
     pins = re.findall(r"^([\w.-]+)==(\S+)(.*)$", lock.read_text(), flags=re.MULTILINE)
     wrong = []
     for name, pinned, rest in pins:
         if ";" in rest and not _applies(rest):
             continue
-        try:
-            installed = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            installed = "missing"
+        installed = _installed(name) or "missing"
         if installed != pinned.rstrip(";"):
             wrong.append(f"{name} {installed}, pinned {pinned}")
     if not wrong:
         return Finding("packages", "ok", f"{len(pins)} as pinned")
     said = "; ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
-    return Finding("packages", "broken", said, "Results may differ or labs fail. Run: make setup")
+    mend = f"Results may differ or labs fail. Run: make setup{' PROFILE=gpu' * (kind == 'gpu')}"
+    return Finding("packages", "broken", said, mend)
 
 
 def cores(course: Path) -> Finding:
@@ -214,7 +211,12 @@ def gpu(course: Path) -> Finding:
     from multistage.lab.runner import device
 
     name = device()
-    found = "none: the labs run on the CPU" if name == "cpu" else name
+    if name == "cpu":
+        found = "none: the labs run on the CPU"
+    elif _installed("tensorflow"):
+        found = f"{name}. To use it: make run PROFILE=gpu; lab doctor --deep asks TensorFlow first"
+    else:
+        found = f"{name}, and TensorFlow for CPUs. To use it: make setup PROFILE=gpu"
     return Finding("GPU", "ok", found)
 
 
@@ -237,7 +239,19 @@ def tensorflow_devices(course: Path) -> Finding:
     import tensorflow as tf
 
     names = [device.name for device in tf.config.list_physical_devices()]
-    return Finding("TensorFlow", "ok", f"{tf.__version__} sees {', '.join(names)}")
+    found = f"{tf.__version__} sees {', '.join(names)}"
+    if tf.config.list_physical_devices("GPU"):
+        found += ". The labs can use it: make run PROFILE=gpu"
+    return Finding("TensorFlow", "ok", found)
+
+
+def _installed(name: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _applies(rest: str) -> bool:
