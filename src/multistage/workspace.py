@@ -22,7 +22,15 @@ from multistage.profiles import Profile, get_profile
 MANIFEST = "manifest.json"
 PROGRESS = Path("workspace") / "progress.json"  # what an attendee has done
 PRISTINE = Path("notebooks") / ".pristine"  # copies of the attendee's notebooks, to restore from
-PACKAGES = ("merlin-models", "nvtabular", "merlin-systems", "tensorflow-cpu", "faiss-cpu")
+PACKAGES = (
+    "merlin-models",
+    "nvtabular",
+    "merlin-systems",
+    "tensorflow",
+    "tensorflow-cpu",
+    "faiss-cpu",
+    "faiss-gpu-cu11",
+)
 
 
 class ArtifactError(CourseError):
@@ -193,11 +201,17 @@ def _checksums(folder: Path) -> dict[str, str]:
     sums = {}
     for file in sorted(folder.rglob("*")):
         if file.is_file() and file != folder / MANIFEST:
-            with file.open("rb") as stream:
-                sums[str(file.relative_to(folder))] = hashlib.file_digest(
-                    stream, "sha256"
-                ).hexdigest()
+            sums[str(file.relative_to(folder))] = sha256(file)
     return sums
+
+
+def sha256(file: Path) -> str:
+    """Return the checksum of a file of any size."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _parquet_schemas(folder: Path) -> dict[str, dict[str, str]]:

@@ -1,6 +1,8 @@
 """Fitting and saving NVTabular workflows and tables with no path of this machine in them."""
 
-from contextlib import chdir
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING
@@ -22,7 +24,7 @@ def fit_workflow(workflow: "Workflow", train: "Dataset", folder: Path) -> None:
 
     for node in Graph.get_nodes_by_op_type([workflow.output_node], Categorify):
         node.op.out_path = "fitted"
-    with chdir(folder):
+    with _inside(folder):
         workflow.fit(train)
         workflow.save("workflow")
         rmtree("fitted")
@@ -32,3 +34,14 @@ def write_table(table: "Dataset", folder: Path) -> None:
     """Write a transformed table with its schema as Parquet into ``folder``."""
     table.to_parquet(str(folder))
     (folder / "_file_list.txt").unlink()  # absolute paths, and nothing reads it
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Work in ``folder`` (contextlib's ``chdir``, which Python 3.10 lacks)."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)

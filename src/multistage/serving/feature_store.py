@@ -14,7 +14,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,7 @@ def push_purchase(folder: Path, user_id: int, product_id: int, time: datetime) -
     if row is None:
         raise CourseError(f"The feature store knows no user {user_id}: push all features instead.")
     row[SEEN] = sorted({*row[SEEN], int(product_id)})
-    row |= {ENTITY: user_id, TIME: time.astimezone(UTC)}
+    row |= {ENTITY: user_id, TIME: time.astimezone(timezone.utc)}
     push(folder, pd.DataFrame([row]))
 
 

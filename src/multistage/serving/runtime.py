@@ -6,7 +6,6 @@ to Triton's Python backend with a small model file of our own in place of Merlin
 import every framework that Merlin knows before the server is ready.
 """
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from merlin.schema import Schema
 from merlin.table import TensorTable
 
 from multistage.serving.request import MODEL
+from multistage.workspace import sha256
 
 GRAPH = "graph.pkl"
 CHECKSUMS = "checksums.json"
@@ -140,8 +140,7 @@ def _checksums(folder: Path) -> dict[str, str]:
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
         if file.is_file() and name != CHECKSUMS and "__pycache__" not in name:
-            with file.open("rb") as stream:
-                sums[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            sums[name] = sha256(file)
     return sums
 
 

@@ -12,7 +12,7 @@ def _products(vectors):
 
 def dots_with_diagonal(vectors):
     products = _products(vectors)
-    return products[:, *np.triu_indices(products.shape[1])]
+    return products[(slice(None), *np.triu_indices(products.shape[1]))]
 
 
 def dots_whole_matrix(vectors):
@@ -21,7 +21,7 @@ def dots_whole_matrix(vectors):
 
 def dots_lower_triangle(vectors):
     products = _products(vectors)
-    return products[:, *np.tril_indices(products.shape[1], -1)][:, ::-1]
+    return products[(slice(None), *np.tril_indices(products.shape[1], -1))][:, ::-1]
 
 
 def dots_elementwise(vectors):
