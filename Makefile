@@ -7,19 +7,20 @@ PROFILE ?= laptop
 EVENTS  ?=
 SECTION ?=
 
-REQUIREMENTS := requirements/$(if $(filter gpu,$(PROFILE)),gpu,cpu).txt
-READY   := .venv/.ready
+DEVICE  := $(if $(filter gpu,$(PROFILE)),gpu,cpu)
+REQUIREMENTS := requirements/$(DEVICE).txt
+READY   := .venv/.ready-$(DEVICE)
 UV      := build/uv/bin/uv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export UV_LINK_MODE ?= copy
 
-.PHONY: run test lab notebooks lint lock setup clean
+.PHONY: run test lab notebooks slides lint lock setup gpu clean
 
-run: $(READY)
+run: $(READY) $(filter gpu,$(DEVICE))
 	lab run --dataset $(DATASET) --profile $(PROFILE) \
 	  $(if $(EVENTS),--events '$(EVENTS)') $(if $(SECTION),--section $(SECTION))
 
-test: $(READY) lint
+test: $(READY) $(filter gpu,$(DEVICE)) lint
 	pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST)
 
 lab: $(READY)
@@ -29,11 +30,19 @@ lab: $(READY)
 notebooks: $(READY)
 	lab build
 
+# Lab 1 as slides, in one file that needs no network.
+slides: $(READY)
+	python docs/make_slides.py build/slides.html
+
 lint: $(READY)
 	ruff check -q .
 	ruff format -q --check .
 
 setup: $(READY)
+
+# Fails, and says why, where TensorFlow sees no GPU.
+gpu: $(READY)
+	python -m multistage.device
 
 # uv, pinned and hashed, builds .venv from the lock with no resolver.
 $(READY): $(REQUIREMENTS) requirements/uv.txt pyproject.toml
@@ -43,13 +52,16 @@ $(READY): $(REQUIREMENTS) requirements/uv.txt pyproject.toml
 	@test -x .venv/bin/python || $(UV) venv -q --python $(PYTHON) .venv
 	$(UV) pip sync -q --require-hashes $(REQUIREMENTS)
 	$(UV) pip install -q --no-deps --no-build-isolation -e .
+	@rm -f .venv/.ready*
 	@touch $@
 
-# Compile the lock anew. No index or file address gets into it.
+# Compile the locks anew, the GPU's from the CPU's. No index or file address gets into them.
+COMPILE := $(UV) pip compile -q --upgrade --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+OVERRIDES := --override requirements/overrides.txt
 lock:
-	$(UV) pip compile -q --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --override requirements/overrides.txt --custom-compile-command 'make lock' \
-	  requirements/cpu.in -o requirements/cpu.txt
+	$(COMPILE) $(OVERRIDES) requirements/cpu.in -o requirements/cpu.txt
+	$(COMPILE) $(OVERRIDES) --override requirements/gpu-overrides.txt requirements/gpu.in -o requirements/gpu.txt
 
 clean:
 	rm -rf build workspace
