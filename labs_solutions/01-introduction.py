@@ -25,8 +25,8 @@
 # **After this lab you will be able to**
 #
 # * say what each of the four stages is for, and what it costs;
-# * split a log in time and judge recommenders on what people did next;
-# * compute recall and NDCG, and read them beside a baseline and a ceiling;
+# * compute recall, NDCG and AUC, and read them beside a baseline and a ceiling;
+# * split a log in time, and recognise two leaks that flatter a recommender;
 # * build a whole four-stage recommender from simple parts, and see where it loses purchases.
 #
 # About 30 minutes.
@@ -39,100 +39,85 @@ profile = "laptop"
 events = None
 
 # %% [markdown]
-# ## The shop
+# ## Why not one good model?
 #
-# The default data is a simulated shop. It looks like a real one (seven months of carts and
-# purchases, a few favourites and a long tail, products that appear and people who turn up late),
-# and it has one thing that no real log has: **it knows its own truth**. For each person and
-# product it can tell how likely a purchase really was. So we can say not only which model is
-# better, but how far all of them are from the best that is possible.
+# Because it is asked about every product. Let us time the two kinds of model that you will meet.
+# *Cheap*: a person and a product are vectors of 32 numbers, and the score is their dot product.
+# *Precise*: a small network reads 150 numbers about this person **with** this product.
 
 # %%
-from multistage import datasets
-from multistage.notebook import quiet, record
-from multistage.workspace import Workspace
+import time
 
-quiet()
-workspace = Workspace.open(dataset, profile)
-data = datasets.load(workspace, events)
-data.train.head()
-
-# %% [markdown]
-# One row is one person and one product. `target` is 1 if the product was bought, 0 if it was left
-# in the cart. Rows are split **in time**: we learn from `train`, choose between models on `valid`,
-# and look at `test` once, at the end.
-
-# %%
-import pandas as pd
-
-splits = {"train": data.train, "valid": data.valid, "test": data.test}
-summary = pd.DataFrame(
-    {
-        name: {
-            "rows": len(split),
-            "users": split["user_id"].nunique(),
-            "products": split["product_id"].nunique(),
-            "bought": split["target"].mean(),
-            "from users not in train": 1 - split["user_known"].mean(),
-            "of products not in train": 1 - split["product_known"].mean(),
-        }
-        for name, split in splits.items()
-    }
-).T
-summary.round(3)
-
-# %%
-record("interactions", sum(len(split) for split in splits.values()))
-
-# %% [markdown]
-# The last two columns matter. Some rows of `test` belong to people or products that training never
-# saw. Many published pipelines drop such rows, and with them the hardest part of the job.
-#
-# Most products are rarely bought, as in every shop:
-
-# %%
 import matplotlib.pyplot as plt
 import numpy as np
 
-purchases = data.train[data.train["target"] == 1]
-per_product = purchases["product_id"].value_counts()
-share = per_product.cumsum() / per_product.sum()
-per_hour = data.train.groupby(data.train["timestamp"].dt.hour)["target"].agg(["size", "mean"])
+rng = np.random.default_rng(0)
 
-figure, (tail, hours) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
-tail.plot(np.arange(1, len(share) + 1) / len(data.catalog), share)
-tail.set(xlabel="share of the catalogue, best sellers first", ylabel="share of purchases")
-hours.bar(per_hour.index, per_hour["size"], color="lightgrey")
-hours.set(xlabel="hour of the day, UTC", ylabel="carts and purchases")
-rate = hours.twinx()
-rate.plot(per_hour.index, per_hour["mean"], color="tab:orange")
-rate.set(ylabel="share bought (orange)", ylim=(0, 1))
+
+def nanoseconds_a_product(score, products, n=20_000):
+    """Time `score` on n products, best of five."""
+    rows = rng.normal(size=(n, products)).astype("float32")
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        score(rows)
+        seconds.append(time.perf_counter() - start)
+    return 1e9 * min(seconds) / n
+
+
+person = rng.normal(size=32).astype("float32")
+layers = [rng.normal(size=s).astype("float32") for s in ((150, 128), (128, 64), (64, 1))]
+
+
+def network(rows):
+    for layer in layers:
+        rows = np.maximum(rows @ layer, 0)
+    return rows
+
+
+cheap = nanoseconds_a_product(lambda rows: rows @ person, 32)
+precise = nanoseconds_a_product(network, 150)
+
+catalogue = np.logspace(2, 8, 50)
+figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
+axis.loglog(catalogue, catalogue * precise / 1e6, label="precise, every product")
+axis.loglog(catalogue, catalogue * cheap / 1e6, label="cheap, every product")
+axis.loglog(
+    catalogue, (catalogue * cheap + 100 * precise) / 1e6, "--", label="cheap, then precise on 100"
+)
+axis.axhline(20, color="grey", lw=1)
+axis.text(catalogue[0], 26, "a budget of 20 ms", color="grey")
+axis.set(xlabel="products in the catalogue", ylabel="milliseconds a request")
+axis.legend()
 plt.show()
+print(f"precise / cheap: {precise / cheap:.0f} times a product")
 
 # %% [markdown]
-# ## The task, and what counts as good
+# The dashed line is the point. Two stages cost what the cheap model costs and judge like the
+# precise one, as long as the cheap one lets the right products through. Beyond ten million products
+# even a dot product with each is too slow: an *index* then looks at a small part of them (lab 4).
 #
-# `Holdout` states the task once, for every recommender of this course: for each person who bought
-# something in the test month, rank the catalogue as it was known at the end of training, without
-# the products that the person already has a training row with. **Relevant** is what the person
-# then bought.
-
-# %%
-from multistage.evaluation import Holdout
-
-task = Holdout.from_data(data)
-print(f"{len(task.user_ids):,} people, {len(task.product_ids):,} products")
-print(f"{task.relevant.nnz / len(task.user_ids):.2f} purchases a person to find")
-print(f"{1 - task.warm.mean():.1%} of the people are new")
-
-# %% [markdown]
-# Two figures judge a list. **Recall@k**: which share of what the person bought is among the first
-# k? **NDCG@k** also asks *how high up*: a hit at rank r counts `1 / log2(r + 1)`, and the sum is
-# divided by that of a perfect list.
+# | stage | its job | lives in | built in |
+# |---|---|---|---|
+# | retrieve | lose nothing: 100 of millions | query tower, vector index (FAISS) | lab 4 |
+# | filter | rules: bought, unavailable | lists beside the index, Feast | lab 5 |
+# | score | who will buy what, now | ranker, features from Feast | labs 2 to 4 |
+# | order | the page as a whole | the service (Triton) | lab 5 |
 #
-# By hand: five products are recommended, and of the three relevant ones the second and fifth place
-# hold one each. Then DCG is `1/log2(3) + 1/log2(6) = 0.631 + 0.387 = 1.018`; a perfect list would
-# have three hits on top, `1 + 0.631 + 0.5 = 2.131`; NDCG@5 is 0.478.
+# ## What is a good list?
+#
+# Before any model, the yardsticks. A list of products was shown, and the person then bought some:
+# the **relevant** ones.
+#
+# * **Recall@k**: which share of the relevant products is among the first k?
+# * **NDCG@k** also asks *how high up*: a hit at rank r counts `1 / log2(r + 1)`, and the sum is
+#   divided by that of a perfect list.
+# * **AUC**, for single scores: of a bought and an unbought product, how often does the bought one
+#   score higher? 0.5 is a coin.
+#
+# By hand: five products are shown, and of the three relevant ones the second and fifth place hold
+# one each. Recall@5 is 2/3. DCG is `1/log2(3) + 1/log2(6) = 0.631 + 0.387 = 1.018`; a perfect list
+# would have three hits on top, `1 + 0.631 + 0.5 = 2.131`; NDCG@5 is 0.478.
 #
 # ### Exercise 1.1: NDCG@k
 
@@ -166,33 +151,242 @@ from multistage.exercises import check
 check("1.1", ndcg_at_k)
 
 # %% [markdown]
-# From here on we use the package's `ndcg_at_k`, the same formula for a whole matrix of people at
-# once.
+# A metric of one's own deserves distrust until it agrees with somebody else's. A thousand random
+# cases against scikit-learn's, and our hand-made one:
+
+# %%
+from sklearn.metrics import ndcg_score
+
+print(f"by hand 0.478, ours {ndcg_at_k([4, 1, 5, 6, 2], {1, 2, 3}, 5):.3f}")
+largest = 0.0
+for _ in range(1_000):
+    bought = rng.random(30) < 0.2
+    bought[rng.integers(30)] = True
+    scores, k = rng.random(30), int(rng.integers(1, 20))
+    ours = ndcg_at_k(np.argsort(-scores).tolist(), set(np.flatnonzero(bought).tolist()), k)
+    largest = max(largest, abs(ours - ndcg_score([bought], [scores], k=k)))
+print(f"largest difference in 1,000 random cases: {largest:.0e}")
+
+# %% [markdown]
+# ## The shop
 #
-# ## A floor and a ceiling
+# The default data is a simulated shop. It looks like a real one (seven months of views, carts and
+# purchases, a few favourites and a long tail, products that appear and people who turn up late),
+# and it has one thing that no real log has: **it knows its own truth**. For each person and
+# product it can tell how likely a purchase really was. So we can say not only which model is
+# better, but how far all of them are from the best that is possible.
 #
-# The floor is **popularity**: everybody gets the best sellers. It is surprisingly hard to beat.
+# A log is events. Here is one visit, and what becomes of it: each product that was put into the
+# cart is one row, and `target` says whether it was also bought in that visit.
+
+# %%
+import pandas as pd
+from IPython.display import display
+
+from multistage import datasets
+from multistage.datasets.interactions import label
+from multistage.notebook import quiet, record
+from multistage.workspace import Workspace
+
+quiet()
+workspace = Workspace.open(dataset, profile)
+data = datasets.load(workspace, events)
+
+if data.truth is not None:
+    from multistage.datasets.store import World, simulate_block
+
+    log = simulate_block(World(data.truth.settings), block=0, month=0)
+    counts = log.groupby(["user_session", "event_type"]).size().unstack(fill_value=0)
+    visits = counts.index[(counts["cart"] == 2) & (counts["purchase"] == 1)]
+    visit = log[log["user_session"] == visits[0]]
+    columns = ["event_time", "event_type", "product_id", "category_code", "price"]
+    display(visit[columns])
+    display(label(visit)[0][["timestamp", "product_id", "target"]])
+
+# %% [markdown]
+# What is in it: the funnel from a view to a purchase, the long tail, hours, prices, and how the
+# catalogue grows. All but the funnel is seen from training: the test month stays unseen.
+
+# %%
+import json
+
+report = json.loads((workspace.read("data") / "report.json").read_text())
+train = data.train
+purchases = train[train["target"] == 1]
+per_product = purchases["product_id"].value_counts()
+per_hour = train.groupby(train["timestamp"].dt.hour)["target"].agg(["size", "mean"])
+first_seen = train.groupby("product_id")["timestamp"].min().dt.tz_localize(None).dt.to_period("M")
+appeared = first_seen.value_counts().sort_index()[1:]  # in the first month everything is new
+
+figure, axes = plt.subplots(2, 3, figsize=(11, 5.2), layout="constrained")
+(funnel, tail, hours), (prices, rates, new) = axes
+everything = pd.concat([data.train, data.valid, data.test])
+steps = {
+    "views": report.get("views"),
+    "carts": len(everything),
+    "purchases": everything["target"].sum(),
+}
+steps = {name: count for name, count in steps.items() if count}
+funnel.bar(list(steps), list(steps.values()))
+funnel.set(ylabel="all months")
+tail.plot(
+    np.arange(1, len(per_product) + 1) / len(data.catalog), per_product.cumsum() / len(purchases)
+)
+tail.set(xlabel="share of the catalogue, best sellers first", ylabel="share of purchases")
+hours.bar(per_hour.index, per_hour["size"], color="lightgrey")
+hours.set(xlabel="hour of the day, UTC", ylabel="rows")
+rate = hours.twinx()
+rate.plot(per_hour.index, per_hour["mean"], color="tab:orange")
+rate.set(ylabel="share bought (orange)", ylim=(0, 1))
+if data.has("price"):
+    prices.hist(np.log10(data.catalog["price"].clip(lower=0.01)), bins=40)
+    prices.set(xlabel="price, log10", ylabel="products")
+    tenth = pd.qcut(train["price"], 10, labels=False, duplicates="drop")
+    rates.plot(train.groupby(tenth)["target"].mean(), "o-")
+    rates.set(xlabel="tenth of the price, cheap to dear", ylabel="share bought", ylim=(0, 1))
+else:
+    for axis in (prices, rates):
+        axis.set_axis_off()
+        axis.text(0.5, 0.5, "this data set has no prices", ha="center")
+new.bar([str(month) for month in appeared.index], appeared)
+new.set(ylabel="products seen for the first time")
+new.tick_params(axis="x", rotation=45)
+plt.show()
+
+cells = data.users.shape[0] * data.catalog.shape[0]
+print(f"{len(train):,} rows fill {len(train) / cells:.1%} of {cells:,} person × product cells")
+
+# %% [markdown]
+# ## Cutting in time
+#
+# We learn from `train`, choose between models on `valid` (the month before the last), and look at
+# `test` (the last month) once, at the end. **Cut first, tidy afterwards.** One row a person and
+# product is wanted in each part: the last. If repeated pairs are removed *before* the cut, a
+# purchase in the test month deletes rows of training, and the future has written the past.
+#
+# ### Exercise 1.2: a split without a leak
+
+
+# %% tags=["exercise-1.2"]
+def split_in_time(
+    rows: pd.DataFrame, valid: pd.Timestamp, test: pd.Timestamp
+) -> dict[str, pd.DataFrame]:
+    """Cut interactions in time, then keep one row a person and product in each part.
+
+    Args:
+        rows: (n, 4) with `user_id`, `product_id`, `timestamp` and `target`, in any order.
+        valid: the first moment that belongs to "valid".
+        test: the first moment that belongs to "test".
+
+    Returns:
+        "train", "valid" and "test": the rows of each part; of several rows with the same user and
+        product inside a part, the latest. Users and products unseen in training stay.
+    """
+    ### BEGIN SOLUTION
+    rows = rows.sort_values("timestamp")
+    parts = {
+        "train": rows[rows["timestamp"] < valid],
+        "valid": rows[(rows["timestamp"] >= valid) & (rows["timestamp"] < test)],
+        "test": rows[rows["timestamp"] >= test],
+    }
+    return {
+        name: part.drop_duplicates(["user_id", "product_id"], keep="last")
+        for name, part in parts.items()
+    }
+    ### END SOLUTION
+
+
+# %% tags=["check-1.2"]
+check("1.2", split_in_time)
+
+# %% [markdown]
+# The package has split our data in this way. What came out:
+
+# %%
+splits = {"train": data.train, "valid": data.valid, "test": data.test}
+summary = pd.DataFrame(
+    {
+        name: {
+            "rows": len(split),
+            "users": split["user_id"].nunique(),
+            "products": split["product_id"].nunique(),
+            "bought": split["target"].mean(),
+            "from users not in train": 1 - split["user_known"].mean(),
+            "of products not in train": 1 - split["product_known"].mean(),
+        }
+        for name, split in splits.items()
+    }
+).T
+summary.round(3)
+
+# %%
+record("interactions", sum(len(split) for split in splits.values()))
+
+# %% [markdown]
+# The last two columns matter. Some rows of `test` belong to people or products that training never
+# saw. Many published pipelines drop such rows, and with them the hardest part of the job.
+#
+# ## The task, a floor and a ceiling
+#
+# `Holdout` states the task once, for every recommender of this course: for each person who bought
+# something in the test month, rank the catalogue as it was known at the end of training, without
+# the products that the person already has a training row with. **Relevant** is what the person
+# then bought.
+
+# %%
+from multistage.evaluation import Holdout
+
+task = Holdout.from_data(data)
+print(f"{len(task.user_ids):,} people, {len(task.product_ids):,} products")
+print(f"{task.relevant.nnz / len(task.user_ids):.2f} purchases a person to find")
+print(f"{1 - task.warm.mean():.1%} of the people are new")
+
+# %% [markdown]
+# The floor is **popularity**: everybody gets the best sellers, of all time or of the last month. It
+# is surprisingly hard to beat. Three methods without a neural network stand above it:
+#
+# * **item-kNN** (Sarwar et al. 2001): what was bought by those who bought what you bought;
+# * **EASE** (Steck 2019): a linear model of all product pairs, solved in closed form;
+# * **ALS** (Hu et al. 2008): people and products as vectors, fitted in turns.
+#
 # The ceiling is the **oracle**: the shop's own truth, ranking products by how likely this person
 # was to buy them. It does not reach 1, because what people buy is partly chance.
 
 # %%
-from multistage.evaluation import baselines, bootstrap_interval, recall_at_k
+from multistage.evaluation import (
+    baselines,
+    bootstrap_interval,
+    catalog_coverage,
+    novelty,
+    recall_at_k,
+)
 from multistage.evaluation import ndcg_at_k as ndcg_of_lists
+from multistage.evaluation.holdout import indicator
 
+sold = np.asarray(task.purchases.sum(axis=0)).ravel()
 results = {}
 
 
 def judge(name, scores):
-    """Keep NDCG@10 with its interval, and recall@100, of a score for each person and product."""
+    """Keep what there is to say of a score for each person and product."""
     lists = task.top_k(scores, 100)
     ndcg = ndcg_of_lists(lists, task.relevant, 10)
     low, high = bootstrap_interval(ndcg)
-    recall = recall_at_k(lists, task.relevant, 100).mean()
-    results[name] = {"NDCG@10": ndcg.mean(), "low": low, "high": high, "recall@100": recall}
-    return results[name]
+    results[name] = {
+        "NDCG@10": ndcg.mean(),
+        "low": low,
+        "high": high,
+        "recall@100": recall_at_k(lists, task.relevant, 100).mean(),
+        "coverage": catalog_coverage(lists[:, :10], len(task.product_ids)),
+        "novelty, bits": novelty(lists[:, :10], sold),
+    }
 
+
+last_month = purchases["timestamp"] > train["timestamp"].max() - pd.Timedelta(days=30)
+recent = indicator(purchases[last_month], data.users["user_id"].to_numpy(), task.product_ids)
 
 judge("popularity", baselines.popularity(task.purchases, task.history))
+judge("recent popularity", baselines.popularity(recent, task.history))
 judge("item-kNN", baselines.item_knn(task.purchases, task.history))
 judge("EASE", baselines.ease(task.purchases, task.history))
 judge("ALS", baselines.als(task.purchases, task.history))
@@ -206,7 +400,56 @@ record("popularity_ndcg_at_10", results["popularity"]["NDCG@10"])
 # %% [markdown]
 # `low` and `high` bound a 95% bootstrap interval over people: had we drawn other people from the
 # same crowd, the mean would likely fall between them. Two methods whose intervals overlap widely
-# are not told apart by this test, whatever the third digit says.
+# are not told apart by this test, whatever the third digit says. **Coverage** is the share of the
+# catalogue that anybody is shown among their ten, and **novelty** how surprising the shown products
+# are (`-log2` of their share of purchases): popularity shows everybody the same few.
+#
+# ## Two leaks, and what they buy
+#
+# **One: tidy first, cut afterwards.** Same shop, same method, same month. Only the training rows
+# whose pair comes back later are gone, as if repeated pairs had been removed before the cut:
+
+# %%
+from dataclasses import replace
+
+later = pd.MultiIndex.from_frame(pd.concat([data.valid, data.test])[["user_id", "product_id"]])
+pairs = pd.MultiIndex.from_frame(train[["user_id", "product_id"]])
+leaky = Holdout.from_data(replace(data, train=train[~pairs.isin(later)].reset_index(drop=True)))
+flattered = ndcg_of_lists(
+    leaky.top_k(baselines.ease(leaky.purchases, leaky.history), 10), leaky.relevant, 10
+).mean()
+print(f"{pairs.isin(later).mean():.1%} of the training rows are gone")
+print(f"NDCG@10 of EASE: {flattered:.4f}; honest: {results['EASE']['NDCG@10']:.4f}")
+
+# %% [markdown]
+# Products that a person comes back to are the easy ones. Deleting the earlier row turns them from
+# "seen, not asked" into "new, and found". (A data set with one row a pair shows no difference.)
+#
+# **Two: the user's own target, kept with the product.** A pipeline computes the share of carts that
+# a person buys, and stores it *among the product's features*, with the value of whichever row
+# comes last. We shuffle the products over the rows, so that nothing at all can be learnt of them,
+# and let one question predict: *do the person's share and the product's stored share agree?*
+
+# %%
+from sklearn.metrics import roc_auc_score
+
+shuffled = train.assign(product_id=rng.permutation(train["product_id"].to_numpy()))
+share = shuffled.groupby("user_id")["target"].mean()
+shuffled["share"] = shuffled["user_id"].map(share)
+stored = shuffled.groupby("product_id")["share"].last()
+shown = shuffled[shuffled["target"] == 1].sample(5_000, random_state=0)
+others = shuffled["product_id"].sample(5_000, random_state=1)  # negatives, by popularity
+
+is_bought = np.repeat([1, 0], 5_000)
+of_person = np.tile(shown["share"], 2)
+in_training = np.concatenate([shown["share"], stored[others]])  # bought rows bring their own
+in_service = np.concatenate([stored[shown["product_id"]], stored[others]])
+print(f"AUC in training: {roc_auc_score(is_bought, -abs(of_person - in_training)):.3f}")
+print(f"AUC in service:  {roc_auc_score(is_bought, -abs(of_person - in_service)):.3f}")
+
+# %% [markdown]
+# Nearly perfect, on products without any meaning; in service, a coin. Any model that is given both
+# columns finds this. Lab 2 encodes targets of *items only*, out of fold.
 #
 # ## Four stages in their simplest parts
 #
@@ -227,10 +470,10 @@ retrieved.shape
 # more, must never come out, however well it scores. Filtering eats candidates, so a good filter
 # *back-fills*: it goes on down the ranking until it has enough.
 #
-# ### Exercise 1.2: a filter that holds, and back-fills
+# ### Exercise 1.3: a filter that holds, and back-fills
 
 
-# %% tags=["exercise-1.2"]
+# %% tags=["exercise-1.3"]
 def filter_candidates(ranked: np.ndarray, seen: set[int], available: set[int], n: int) -> list[int]:
     """Return the first n products of a ranking that may be shown.
 
@@ -255,16 +498,16 @@ def filter_candidates(ranked: np.ndarray, seen: set[int], available: set[int], n
     ### END SOLUTION
 
 
-# %% tags=["check-1.2"]
-check("1.2", filter_candidates)
+# %% tags=["check-1.3"]
+check("1.3", filter_candidates)
 
 # %% [markdown]
 # Now for everybody. A product counts as for sale if anybody put it into a cart in the last 60 days
 # of training.
 
 # %%
-recent = data.train["timestamp"] > data.train["timestamp"].max() - pd.Timedelta(days=60)
-on_sale = np.isin(task.product_ids, data.train.loc[recent, "product_id"].unique())
+lately = train["timestamp"] > train["timestamp"].max() - pd.Timedelta(days=60)
+on_sale = np.isin(task.product_ids, train.loc[lately, "product_id"].unique())
 available = set(np.flatnonzero(on_sale))
 
 ranking = np.argsort(-retrieval_scores, axis=1, kind="stable")
@@ -341,16 +584,73 @@ stages.round(3)
 # %% [markdown]
 # Read it from the top. What retrieval lost is lost for good: that is the ceiling of everything
 # after it. Filtering can even *gain*, because back-filling replaces products that nobody would buy
-# again. The step from filter to score is the largest: from a hundred down to ten. That is where a
-# better ranker pays, and labs 2 and 3 are about rankers. Lab 4 mends retrieval, and puts a figure
-# on which stage to mend first.
+# again.
+#
+# ### Exercise 1.4: which stage to mend first?
+#
+# Pictures are read by people, alarms by programs. Name the stage that loses most.
+
+
+# %% tags=["exercise-1.4"]
+def largest_loss(stages: dict[str, list[list[int]]], relevant: list[set[int]]) -> tuple[str, float]:
+    """Return the stage that loses the largest share of all purchases, and that share.
+
+    Args:
+        stages: name to the products that the stage lets through, one list a person, in the order
+            of the pipeline. Before the first stage nothing is lost.
+        relevant: what each person bought; the same people in the same order.
+
+    Returns:
+        The name, and the lost purchases of that stage divided by **all** purchases. A stage that
+        back-fills may gain: its loss is below 0. Of equal losses, the earlier stage.
+    """
+    ### BEGIN SOLUTION
+    everything = sum(len(bought) for bought in relevant)
+    before, losses = everything, {}
+    for name, lists in stages.items():
+        surviving = sum(
+            len(bought & set(products)) for products, bought in zip(lists, relevant, strict=True)
+        )
+        losses[name] = (before - surviving) / everything
+        before = surviving
+    worst = max(losses, key=losses.get)
+    return worst, losses[worst]
+    ### END SOLUTION
+
+
+# %% tags=["check-1.4"]
+check("1.4", largest_loss)
+
+# %%
+name, lost = largest_loss(
+    {
+        name: lists.tolist()
+        for name, lists in {
+            "retrieve": retrieved,
+            "filter": filtered,
+            "score": scored[:, :10],
+            "order": ordered,
+        }.items()
+    },
+    [set(row.indices) for row in task.relevant],
+)
+print(f"{name} loses most: {lost:.1%} of all purchases")
+
+# %% [markdown]
+# Two steps cost nearly everything: what retrieval misses, and the step from a hundred down to ten.
+# Labs 2 and 3 are about better rankers, lab 4 mends retrieval. A loss is not yet a chance: even the
+# oracle, with the whole truth, keeps only part of a month's purchases in a hundred places
+# (`recall@100` in the table above). Lab 4 swaps each stage for an oracle, and so tells what is lost
+# from what could be won.
 #
 # ## Summary
 #
 # * A recommender is a chain: retrieve wide, filter by rule, score precisely, order as a whole.
 # * Judge on what people did *later*, over the whole catalogue, beside a floor and a ceiling.
+# * Cut in time first. A figure that looks too good has usually seen the future.
 # * Simple parts go far: this pipeline has no neural network in it.
 #
 # **To read.** Järvelin and Kekäläinen, *Cumulated gain-based evaluation of IR techniques* (2002).
 # Covington, Adams and Sargin, *Deep neural networks for YouTube recommendations* (2016), for the
-# two-stage design. Steck, *Embarrassingly shallow autoencoders* (2019), for EASE.
+# two-stage design. Steck, *Embarrassingly shallow autoencoders* (2019), for EASE. Kaufman, Rosset
+# and Perlich, *Leakage in data mining* (2011).

@@ -59,6 +59,11 @@ def test_a_thousand_users_get_the_same_as_in_process(client, ask, users):
             assert np.array_equal(there.mark, here["mark"][rows])
 
 
+def test_serving_adds_nothing_to_the_repository(server, client, users, model_repository):
+    client.recommend(users[:2], time=NOON, k=3)
+    assert list(model_repository.rglob("__pycache__")) == []
+
+
 def test_time_and_k_may_be_left_out(client, users):
     reply = client.recommend(users[:2])
     assert reply.ordered_ids.shape == (2, 10)

@@ -198,11 +198,15 @@ class TritonServer:
         self._folder = Path(tempfile.mkdtemp(prefix="triton-"))
 
     def _launch(self) -> None:
+        # The server gets a copy: its Python backend writes byte code beside the models and reads
+        # what lies there, while the repository is an artifact of which every file is known.
+        served = self._folder / "repository"
+        shutil.copytree(self.repository, served, ignore=shutil.ignore_patterns("__pycache__"))
         binary, backends, libraries = _installation(self._folder)
         http, grpc, metrics = self._ports
         command = [
             str(binary),
-            f"--model-repository={self.repository}",
+            f"--model-repository={served}",
             f"--http-address={self.host}",
             f"--http-port={http}",
             f"--grpc-address={self.host}",
@@ -217,8 +221,6 @@ class TritonServer:
         if backends:
             command.append(f"--backend-directory={backends}")
         environment = os.environ | self._environment
-        # The repository is an artifact with checksums: the server may not add byte code to it.
-        environment["PYTHONDONTWRITEBYTECODE"] = "1"
         environment["PATH"] = os.pathsep.join(
             [str(Path(sys.executable).parent), os.environ["PATH"]]
         )
