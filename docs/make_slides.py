@@ -1,7 +1,8 @@
 """Make slides of lab 1: one HTML file that holds its pictures and asks the network for nothing.
 
-``python docs/make_slides.py build/slides.html`` (``make slides``). A slide begins at each heading
-of the solved notebook. Exercises are left out, code is folded. Arrow keys turn the slides.
+``python docs/make_slides.py build/slides.html`` (``make slides``). A slide is a text cell of
+the solved notebook with what follows it. Exercises are left out, code is folded. Arrow keys turn
+the slides.
 """
 
 import base64
@@ -24,7 +25,7 @@ ANCHOR = re.compile(r'<a class="anchor-link".*?</a>', re.DOTALL)
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 html {{ scroll-snap-type: y mandatory; }}
-body {{ margin: 0; font: 1.5rem/1.45 system-ui, sans-serif; color: #222; }}
+body {{ margin: 0; font: 1.35rem/1.4 system-ui, sans-serif; color: #222; }}
 section {{ box-sizing: border-box; height: 100vh; padding: 5vh 8vw; overflow: auto;
   scroll-snap-align: start; border-bottom: 1px solid #ddd; }}
 h1, h2, h3 {{ line-height: 1.15; color: #14505c; }}
@@ -60,10 +61,8 @@ def make_slides(notebook: NotebookNode) -> str:
         if cell.cell_type == "markdown":
             for heading, text in _parts(cell.source):
                 exercise = exercise if not heading else "Exercise" in heading
-                if heading and not exercise:
-                    slides.append([])
                 if not exercise:
-                    slides[-1].append(_html(nbformat.v4.new_markdown_cell(text)))
+                    slides.append([_html(nbformat.v4.new_markdown_cell(text))])
         elif not exercise and "parameters" not in cell.metadata.get("tags", []):
             slides[-1].append(_code(cell))
     style = HtmlFormatter().get_style_defs(".highlight")

@@ -1,0 +1,183 @@
+"""The profile gpu, on a machine without a GPU: what it sets, and states that are simulated."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from multistage.authoring import find_sections
+from multistage.authoring.read import read_source
+from multistage.device import load_libraries
+from multistage.errors import CourseError
+from multistage.profiles import PROFILES
+from tests.conftest import COURSE
+
+# NVIDIA's management library, as merlin-core meets it on a machine with one GPU.
+ONE_GPU = """
+class NVMLError(Exception): pass
+NVMLError_LibraryNotFound = NVMLError_DriverNotLoaded = NVMLError_Unknown = NVMLError
+def nvmlInit(): pass
+def nvmlDeviceGetCount(): return 1
+"""
+LOOK = """
+import json
+from merlin.core.has_gpu import HAS_GPU
+from merlin.core.compat import cudf
+from merlin.core.utils import Distributed
+from merlin.io import Dataset
+import pandas as pd
+try:
+    with Distributed(n_workers=1, processes=False, dashboard_address=None) as cluster:
+        kind = cluster.cluster_type
+except ImportError as error:
+    kind = str(error)
+data = Dataset(pd.DataFrame({"a": [1, 2]}))
+print(json.dumps([HAS_GPU, cudf is None, kind, data.cpu, len(data.compute())]))
+"""
+
+
+def look(tmp_path, *before: str) -> list:
+    (tmp_path / "pynvml.py").write_text(ONE_GPU)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DASK", "CUDA"))}
+    ended = subprocess.run(
+        [sys.executable, "-c", "\n".join([*before, LOOK])],
+        env=environment | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def test_without_us_merlin_stumbles_over_a_gpu_without_cudf(tmp_path):
+    has_gpu, no_cudf, kind, *_ = look(tmp_path)
+    assert has_gpu
+    assert no_cudf
+    assert "dask_cuda" in kind
+
+
+@pytest.mark.parametrize("first", ["", "import dask.distributed"])
+def test_a_gpu_without_cudf_is_worked_on_with_pandas(tmp_path, first):
+    quiet = "from multistage.notebook import quiet; quiet()"
+    assert look(tmp_path, first, quiet) == [False, True, "cpu", True, 2]
+
+
+def test_where_cudf_is_asked_for_merlin_decides(tmp_path):
+    asked = "import os; os.environ['MULTISTAGE_CUDF'] = '1'"
+    quiet = "from multistage.notebook import quiet; quiet()"
+    assert look(tmp_path, asked, quiet)[0] is True
+
+
+def test_a_kernel_takes_memory_as_it_needs_it():
+    code = "import os; from multistage.notebook import quiet; quiet(); print(*os.environ)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={k: v for k, v in os.environ.items() if k != "TF_FORCE_GPU_ALLOW_GROWTH"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "TF_FORCE_GPU_ALLOW_GROWTH" in ended.stdout.split()
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="g++ builds the two libraries")
+def test_libraries_are_loaded_whatever_their_order(tmp_path):
+    """liba needs libb, which no path of the loader holds: libb has to be loaded first."""
+    (tmp_path / "b.cc").write_text('extern "C" int b() { return 7; }')
+    (tmp_path / "a.cc").write_text('extern "C" int b(); extern "C" int a() { return b(); }')
+    for name, needs in (("b", ""), ("a", "-L. -l:libb_course.so.1")):
+        library = f"lib{name}_course.so.1"
+        command = f"g++ -shared -fPIC {name}.cc -o {library} -Wl,-soname,{library} {needs}"
+        subprocess.run(command.split(), cwd=tmp_path, check=True)
+    (tmp_path / "libbroken.so").write_text("no library")
+    load_libraries(sorted(tmp_path.glob("lib*.so*")))
+    assert "liba_course.so.1" in Path("/proc/self/maps").read_text()
+
+
+def test_profile_gpu_says_where_trees_grow():
+    assert {name: p.tree_device for name, p in PROFILES.items()} == {
+        "ci": "cpu",
+        "laptop": "cpu",
+        "gpu": "cuda",
+    }
+
+
+def test_no_cell_branches_on_the_device():
+    """Sizes and devices come from the profile: a cell neither asks for them nor names them."""
+    device = re.compile(
+        r"list_(?:physical|logical)_devices|tf\.device\(|is_gpu_available|HAS_GPU|nvidia-smi|"
+        r"CUDA_VISIBLE|\bcudf\b|\bcupy\b|device\s*=\s*[\"']|profile\s*(?:==|!=|in)\s|"
+        r"profile\.name|gpu_hist|StandardGpuResources|index_cpu_to_gpu"
+    )
+    found = [
+        f"{section.name}, cell {index}: {match[0]}"
+        for section in find_sections(COURSE)
+        for index, cell in enumerate(read_source(section).cells, 1)
+        if cell.cell_type == "code" and (match := device.search(cell.source))
+    ]
+    assert found == []
+
+
+def test_without_a_gpu_the_profile_fails_and_says_why():
+    ended = subprocess.run(
+        [sys.executable, "-m", "multistage.device"],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "sees no GPU" in ended.stderr
+    assert "make setup PROFILE=gpu" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def would_do(*arguments: str) -> str:
+    clean = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "PROFILE")}
+    return subprocess.run(
+        ["make", "-n", *arguments],
+        cwd=COURSE,
+        env=clean,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout
+
+
+@pytest.mark.parametrize(("target", "work"), [("run", "lab run"), ("test", "pytest -n")])
+def test_make_asks_for_the_gpu_first(target, work):
+    said = would_do(target, "PROFILE=gpu")
+    assert said.index("python -m multistage.device") < said.index(work)
+    assert "multistage.device" not in would_do(target)
+
+
+def test_make_installs_the_lock_of_the_device():
+    assert "requirements/gpu.txt" in would_do("-W", "requirements/gpu.txt", "setup", "PROFILE=gpu")
+    assert "requirements/cpu.txt" in would_do("-W", "requirements/cpu.txt", "setup")
+
+
+def test_the_error_is_one_that_a_user_can_mend(monkeypatch):
+    from multistage import device
+
+    class NoGpu:
+        __version__ = "2.12.1"
+
+        class config:
+            list_physical_devices = staticmethod(lambda kind: [])
+
+        class test:
+            is_built_with_cuda = staticmethod(lambda: False)
+
+    monkeypatch.setattr(device, "prepare", lambda: None)
+    monkeypatch.setitem(sys.modules, "tensorflow", NoGpu)
+    with pytest.raises(CourseError, match="built for CPUs only, sees no GPU"):
+        device.require_gpu()

@@ -1,0 +1,103 @@
+"""The words: links that lead somewhere, spelling, and slides that need no network."""
+
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from tests.conftest import COURSE
+
+PAGES = sorted([*COURSE.glob("*.md"), *(COURSE / "docs").glob("*.md")])
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+SPELT = ("*.md", "*.py", "*.in", "*.toml", "*.yml", "*.yaml", "*.sh", "Makefile", "Dockerfile")
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def anchors(markdown: str) -> set[str]:
+    """The anchors that forges make of headings."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", markdown), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {text.strip().replace(" ", "-") for text in plain}
+
+
+def test_anchors_are_those_of_a_forge():
+    page = "# A `small` page\n```\n# no heading\n```\n## What's new, and why?\n"
+    assert anchors(page) == {"a-small-page", "whats-new-and-why"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page):
+    broken = []
+    for link in LINK.findall(FENCE.sub("", page.read_text())):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        is_lost = not target.exists() or not target.is_relative_to(COURSE)
+        if is_lost or (anchor and anchor not in anchors(target.read_text())):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_page_is_reached():
+    """From the newcomer's page or the contributor's."""
+    seen, ahead = set(), [COURSE / "README.md", COURSE / "docs" / "contributing.md"]
+    while ahead:
+        page = ahead.pop()
+        if page in seen or page.suffix != ".md":
+            continue
+        seen.add(page)
+        links = [link.split("#")[0] for link in LINK.findall(page.read_text())]
+        ahead += [file for link in links if (file := (page.parent / link).resolve()).is_file()]
+    assert [page.name for page in PAGES if page not in seen] == []
+
+
+def test_spelling():
+    files = subprocess.run(
+        ["git", "ls-files", "-z", *SPELT],
+        cwd=COURSE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if files.returncode:
+        pytest.skip("not a git checkout")
+    names = [name for name in files.stdout.split("\0") if name and (COURSE / name).exists()]
+    ended = subprocess.run(
+        [sys.executable, "-m", "codespell_lib", *names],
+        cwd=COURSE,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.fixture(scope="module")
+def slides():
+    """The slides of the committed lab."""
+    sys.path.insert(0, str(COURSE / "docs"))
+    from make_slides import LAB, make_slides
+
+    return make_slides(nbformat.read(LAB, as_version=4))
+
+
+def test_slides_load_nothing(slides):
+    assert not re.search(r"<(?:link|iframe|object)\b|<script[^>]+src|@import|import\(", slides)
+    loaded = re.findall(r"""(?:src|srcset|data)\s*=\s*["']?([^"'\s>]{0,40})""", slides)
+    loaded += re.findall(r"url\(([^)]{0,40})", slides)
+    assert loaded
+    assert [address for address in loaded if not address.startswith("data:")] == []
+
+
+def test_slides_hold_the_lesson_and_no_exercise(slides):
+    assert slides.count("<section>") >= 8
+    assert slides.count("data:image/png") >= 3
+    assert "mermaid" not in slides
+    assert "NotImplementedError" not in slides
+    assert "multistage-card" not in slides
+    text = re.sub(r"<[^>]+>", "", slides)
+    assert "Exercise 1.1" not in text
