@@ -62,6 +62,7 @@ def require_gpu() -> list[str]:
         CourseError: if it sees none.
     """
     prepare()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # what TensorFlow warns of says why
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
