@@ -13,15 +13,17 @@
 # %% [markdown]
 # # 3. Customising and extending Merlin Models
 #
-# You have an idea for a better ranker. This lab takes a well-known model apart into blocks, proves
-# that nothing was lost, and then changes one block at a time to see whether it helps.
+# You have an idea for a better recommender. This lab takes a well-known model apart into blocks,
+# proves that nothing was lost, and then changes one thing at a time: a block, a layer, a loss, a
+# sampler, a metric. Each time it asks the same question: **did it help?**
 #
 # **After this lab you will be able to**
 #
 # * build a model from Merlin's blocks with `connect`, `ParallelBlock` and `Filter`;
 # * prove that your version of a model *is* that model;
-# * add a wide part of hashed crosses, and replace the interaction by a cross network;
-# * say whether a change helped.
+# * compare variations over five seeds, and say what was shown and what was not;
+# * write your own layer, loss, negative sampler and metric, and hand them on so that they work on
+#   somebody else's machine.
 #
 # About 40 minutes. It starts from the tables that lab 2 made.
 
@@ -33,15 +35,19 @@ profile = "laptop"
 events = None
 
 # %%
+from multistage import datasets
 from multistage.notebook import quiet, record
 from multistage.workspace import Workspace
 
 quiet()
 workspace = Workspace.open(dataset, profile)
+data = datasets.load(workspace, events)
 tables = workspace.read("features/tables")
 
 # %%
 import merlin.models.tf as mm
+import numpy as np
+import pandas as pd
 import tensorflow as tf
 from merlin.io import Dataset
 from merlin.schema import Tags
@@ -49,9 +55,7 @@ from merlin.schema import Tags
 tf.keras.utils.set_random_seed(workspace.profile.seed)
 tf.config.experimental.enable_op_determinism()
 
-train_set, valid_set, test_set = (
-    Dataset(str(tables / name), engine="parquet") for name in ("train", "valid", "test")
-)
+train_set, test_set = (Dataset(str(tables / name), engine="parquet") for name in ("train", "test"))
 schema = train_set.schema
 categories = schema.select_by_tag(Tags.CATEGORICAL)
 numbers = schema.select_by_tag(Tags.CONTINUOUS)
@@ -59,26 +63,48 @@ numbers = schema.select_by_tag(Tags.CONTINUOUS)
 # %% [markdown]
 # ## One batch, and what blocks do to it
 #
-# A loader hands out batches as a dictionary, one tensor a column.
+# A loader hands out batches as a dictionary, one tensor a column. Blocks take such a dictionary
+# and give back another one, or a single tensor.
 
 # %%
 batch, target = mm.sample_batch(train_set, batch_size=4, prepare_features=True)
-{name: tuple(values.shape) for name, values in batch.items()}
+print({name: tuple(values.shape) for name, values in batch.items()})
 
 # %% [markdown]
-# `Embeddings` turns each category into a vector; `ContinuousFeatures` picks the numbers, and
-# `connect` puts the next block behind it. Numbers, so, become a vector too, of the same size.
+# `Embeddings` turns each category into a vector. `ContinuousFeatures` picks the numbers, and
+# **`connect`** puts the next block behind it: here an MLP that ends in a vector of the same size.
 
 # %%
 embeddings = mm.Embeddings(categories, dim=8)
 bottom = mm.ContinuousFeatures.from_schema(numbers).connect(mm.MLPBlock([64, 8]))
-print({name: tuple(vector.shape) for name, vector in embeddings(batch).items()})
-print("bottom:", tuple(bottom(batch).shape))
+print("embeddings:", {name: tuple(vector.shape) for name, vector in embeddings(batch).items()})
+print("bottom:    ", tuple(bottom(batch).shape))
 
 # %% [markdown]
-# `ParallelBlock` runs blocks side by side and keeps their outputs by name. Stacked, they are one
-# tensor of shape `(batch, vectors, size)`, and DLRM's interaction is the dot product of each pair
-# of vectors in it.
+# **`ParallelBlock`** runs blocks side by side and keeps their outputs by name. An **aggregation**
+# makes one tensor of them, and a **`Filter`** lets only some of them pass. `InputBlockV2` is the
+# ready-made pair of the first two: all features of a schema, concatenated.
+
+# %%
+side_by_side = mm.ParallelBlock({"embeddings": embeddings, "bottom": bottom})
+together = mm.ParallelBlock({"embeddings": embeddings, "bottom": bottom}, aggregation="concat")
+vectors = side_by_side(batch)
+ready_made = mm.InputBlockV2(
+    schema.excluding_by_tag(Tags.TARGET), categorical=mm.Embeddings(categories, dim=8)
+)
+shapes = {
+    "ParallelBlock": {name: tuple(vector.shape) for name, vector in vectors.items()},
+    "... aggregation='concat'": tuple(together(batch).shape),
+    "Filter('bottom')": {n: tuple(v.shape) for n, v in mm.Filter("bottom")(vectors).items()},
+    "InputBlockV2": tuple(ready_made(batch).shape),
+    "BinaryOutput": tuple(mm.BinaryOutput("target")(together(batch)).shape),
+}
+for block, shape in shapes.items():
+    print(f"{block:25}", shape)
+
+# %% [markdown]
+# Stacked, the vectors are one tensor of shape `(batch, vectors, size)`, and DLRM's interaction is
+# the dot product of each pair of vectors in it.
 #
 # ### Exercise 3.1: DLRM's interaction
 
@@ -112,21 +138,20 @@ check("3.1", pairwise_dots)
 # %%
 from merlin.models.tf.blocks.dlrm import DotProductInteractionBlock
 
-vectors = embeddings(batch)
 stacked = tf.stack([vectors[name] for name in sorted(vectors)], axis=1)
 ours = pairwise_dots(stacked)
 theirs = DotProductInteractionBlock()(vectors)
-print(f"largest difference: {tf.reduce_max(tf.abs(ours - theirs)):.1e}")
+print(f"{theirs.shape[1]} products; largest difference: {tf.reduce_max(tf.abs(ours - theirs)):.1e}")
 
 # %% [markdown]
 # ## DLRM from blocks
 #
-# The whole model in five lines: inputs side by side; the interaction, with a **shortcut** that
-# passes the bottom vector around it; a top MLP; a binary output.
+# The whole model in three functions: inputs side by side; the interaction, with a **shortcut** that
+# passes the bottom vector around it; a top MLP and a binary output.
 
 
 # %%
-def inputs():
+def inputs(aggregation=None):
     """Embeddings and the bottom MLP, side by side."""
     return mm.ParallelBlock(
         {
@@ -138,12 +163,13 @@ def inputs():
             ),
         },
         is_input=True,
+        aggregation=aggregation,
     )
 
 
-def interaction():
+def interaction(vectors):
     """All pairs of vectors; the bottom vector also passes around them."""
-    return inputs().connect_with_shortcut(
+    return vectors.connect_with_shortcut(
         DotProductInteractionBlock(),
         shortcut_filter=mm.Filter("bottom_block"),
         aggregation="concat",
@@ -152,8 +178,20 @@ def interaction():
 
 def from_blocks():
     """DLRM."""
-    return mm.Model(interaction().connect(mm.MLPBlock([64, 32])), mm.BinaryOutput("target"))
+    return mm.Model(interaction(inputs()).connect(mm.MLPBlock([64, 32])), mm.BinaryOutput("target"))
 
+
+# %% [markdown]
+# The next picture is drawn by a walk over the model's blocks, so it cannot be wrong about them.
+
+# %%
+import matplotlib.pyplot as plt
+
+from multistage.customising import draw
+
+blocks = from_blocks()
+draw(blocks)
+plt.show()
 
 # %% [markdown]
 # Is this DLRM? Looking alike is no proof. Same number of weights; and with the stock model's
@@ -169,7 +207,6 @@ stock = mm.DLRMModel(
     top_block=mm.MLPBlock([64, 32]),
     prediction_tasks=mm.BinaryOutput("target"),
 )
-blocks = from_blocks()
 batch, target = mm.sample_batch(train_set, batch_size=1_024, prepare_features=True)
 stock(batch), blocks(batch)  # builds both
 
@@ -180,49 +217,89 @@ assert difference < 1e-5
 print(f"{blocks.count_params():,} weights each, largest difference {difference:.0e}")
 
 # %% [markdown]
-# ## Train it
+# ## A fair trial
 #
-# The same budget for each variation, the same seed, early stopping on the validation month, one
-# look at the test month.
+# One run with one seed moves by itself: other starting weights, another order of the rows, another
+# AUC. So each variation is trained with **five seeds**, on the same rows, for the same number of
+# epochs, and is compared with DLRM **seed by seed**.
+#
+# To afford that, we take a quarter of the people (with all their rows) and keep them in memory, and
+# TensorFlow traces each model once. Tracing costs more than an epoch; starting again from another
+# seed's weights costs nothing.
 
 # %%
-from multistage.evaluation import auc_interval
+SEEDS = range(5)
+PEOPLE = 4  # one person in four
+EPOCHS = 2
+BATCH = 1_024
 
-truth = test_set.compute()["target"].to_numpy()
-results = {}
+
+def in_memory(dataset):
+    """The rows of a quarter of the people: features as tensors of shape (n, 1), and the target."""
+    rows = dataset.compute()
+    rows = Dataset(rows[rows["user"] % PEOPLE == 0], schema=schema)
+    return mm.sample_batch(rows, batch_size=rows.num_rows, shuffle=False, prepare_features=True)
 
 
-def train_and_judge(name, build):
-    """Build the model with the seed, train it, and keep its AUC on the test month."""
-    tf.keras.utils.set_random_seed(workspace.profile.seed)
+features, bought = in_memory(train_set)
+test_features, test_bought = in_memory(test_set)
+test_target = test_bought.numpy().ravel()
+print(f"{len(bought):,} rows to train on, {len(test_target):,} of the test month")
+
+# %%
+from sklearn.metrics import roc_auc_score
+
+
+def start_again(model, build, seed, example):
+    """Give a compiled model the weights that `build` starts with, and a fresh optimizer."""
+    tf.keras.utils.set_random_seed(seed)
+    fresh = build()
+    fresh(example)  # a model has weights once it has seen a batch
+    model.set_weights(fresh.get_weights())
+    for state in model.optimizer.variables:
+        state.assign(tf.zeros_like(state))
+
+
+def trial(build):
+    """Train a model with each seed; return its AUC on the test month, one a seed."""
+    example = {name: values[:2] for name, values in features.items()}
     model = build()
-    model.compile(
-        optimizer=tf.keras.optimizers.Adam(1e-2), metrics=[tf.keras.metrics.AUC(name="auc")]
-    )
-    model.fit(
-        mm.Loader(train_set, batch_size=workspace.profile.batch_size, shuffle=True),
-        validation_data=mm.Loader(valid_set, batch_size=8_192, shuffle=False),
-        epochs=workspace.profile.epochs,
-        callbacks=[
-            tf.keras.callbacks.EarlyStopping(
-                "val_auc", mode="max", patience=1, restore_best_weights=True
-            )
-        ],
-        verbose=0,
-    )
-    score = model.predict(mm.Loader(test_set, batch_size=8_192, shuffle=False), verbose=0)
-    auc, low, high = auc_interval(truth, score)
-    results[name] = {"AUC": auc, "low": low, "high": high, "parameters": model.count_params()}
-    return auc
+    model(example)
+    model.compile(optimizer=tf.keras.optimizers.Adam(1e-2), metrics=[])
+    model.optimizer.build(model.trainable_variables)
+    aucs = []
+    for seed in SEEDS:
+        start_again(model, build, seed, example)
+        model.fit(features, bought, batch_size=BATCH, epochs=EPOCHS, verbose=0)
+        aucs.append(roc_auc_score(test_target, model(test_features).numpy().ravel()))
+    return np.array(aucs)
 
+
+# %% [markdown]
+# Every figure needs a floor and a ceiling. The floor is one column alone: how often the product
+# was bought before. The ceiling is the shop's own probability of each purchase, where there is one.
+
+# %%
+floor = roc_auc_score(test_target, test_features["product_id_te"].numpy().ravel())
+print(f"floor, the product's mean target: {floor:.4f}")
+ceiling = None
+if data.truth is not None:
+    chosen = (test_set.compute()["user"] % PEOPLE == 0).to_numpy()
+    asked = data.test[chosen]
+    ceiling = roc_auc_score(
+        test_target,
+        data.truth.purchase_probability(asked["user_id"], asked["product_id"], asked["timestamp"]),
+    )
+    print(f"ceiling, the shop's own probabilities: {ceiling:.4f}")
 
 # %% tags=["nbval-check-output"]
-record("auc_blocks", train_and_judge("blocks", from_blocks))
+results = {"DLRM": trial(from_blocks)}
+record("auc_blocks", results["DLRM"].mean())
 
 # %% [markdown]
 # ## A wide part: hashed crosses
 #
-# A wide part (Cheng et al. 2016) memorises combinations: "this brand in this category" gets a
+# A wide part (Cheng et al. 2016) memorises combinations: "this category at this hour" gets a
 # weight of its own. There may be very many combinations, so they are **hashed** into bins, and two
 # that fall into one bin share a weight.
 #
@@ -273,7 +350,7 @@ print(f"{len(seen_together):,} combinations of {', '.join(crossed.column_names)}
 # %%
 def with_wide_part():
     """DLRM beside a hashed cross of three features."""
-    deep = interaction().connect(mm.MLPBlock([64, 32]))
+    deep = interaction(inputs()).connect(mm.MLPBlock([64, 32]))
     wide = mm.HashedCross(crossed, num_bins=bins)
     return mm.Model(
         mm.ParallelBlock({"deep": deep, "wide": wide}, aggregation="concat"),
@@ -281,14 +358,18 @@ def with_wide_part():
     )
 
 
+draw(with_wide_part())
+plt.show()
+
 # %% tags=["nbval-check-output"]
-record("auc_wide", train_and_judge("wide", with_wide_part))
+results["+ wide part"] = trial(with_wide_part)
+record("auc_wide", results["+ wide part"].mean())
 
 # %% [markdown]
 # ## A cross network for the dot product
 #
-# Dot products weigh all coordinates alike. A cross network learns which coordinates should meet. In
-# blocks, it is one line: `CrossBlock` concatenates its inputs and crosses them.
+# Dot products weigh all coordinates alike. A cross network learns which coordinates should meet:
+# a layer computes `x0 * (W x + b) + x` (Wang et al. 2021). In blocks, it is one line.
 
 
 # %%
@@ -299,34 +380,723 @@ def with_cross_network():
 
 
 # %% tags=["nbval-check-output"]
-record("auc_cross", train_and_judge("cross", with_cross_network))
+results["cross network"] = trial(with_cross_network)
+record("auc_cross", results["cross network"].mean())
+
+# %% [markdown]
+# The same paper saw that `W` is nearly of low rank, and that different corners of the data want
+# different ranks. Its **mixture of low-rank experts** has, in each layer, a few small experts and a
+# gate that says whom to believe:
+#
+# `x = sum_i gate_i(x) * x0 * (U_i g(C_i g(V_i x)) + b) + x`
+#
+# Merlin has low rank (`CrossBlock(low_rank_dim=...)`) but not the mixture. So it is the first layer
+# of our own. Three rules make a Keras layer that others can use: weights are made in `build`, when
+# the input's size is known; `get_config` returns what `__init__` took; and
+# `register_keras_serializable` gives the class a name under which a saved model finds it.
+
+
+# %%
+@tf.keras.utils.register_keras_serializable(package="lab3")
+class CrossMixture(tf.keras.layers.Layer):
+    """A cross network whose layers are mixtures of low-rank experts (Wang et al. 2021).
+
+    Args:
+        depth: how many layers; one more feature meets in each.
+        experts: in each layer.
+        rank: the size of an expert's inner space.
+
+    Input and output: (batch, size) floats.
+    """
+
+    def __init__(self, depth=2, experts=4, rank=8, **kwargs):
+        super().__init__(**kwargs)
+        self.depth, self.experts, self.rank = depth, experts, rank
+
+    def build(self, input_shape):
+        size, experts, rank = input_shape[-1], self.experts, self.rank
+        shapes = {
+            "gate": (size, experts),
+            "down": (experts, size, rank),
+            "turn": (experts, rank, rank),
+            "up": (experts, rank, size),
+        }
+        self.layers = [
+            {name: self.add_weight(f"{name}_{i}", shape) for name, shape in shapes.items()}
+            | {"bias": self.add_weight(f"bias_{i}", (size,), initializer="zeros")}
+            for i in range(self.depth)
+        ]
+        super().build(input_shape)
+
+    def call(self, inputs):
+        x = inputs
+        for layer in self.layers:
+            gate = tf.nn.softmax(x @ layer["gate"])
+            inner = tf.tanh(tf.einsum("bd,edr->ber", x, layer["down"]))
+            inner = tf.tanh(tf.einsum("ber,ers->bes", inner, layer["turn"]))
+            outer = tf.einsum("bes,esd->bed", inner, layer["up"]) + layer["bias"]
+            x = inputs * tf.einsum("be,bed->bd", gate, outer) + x
+        return x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        sizes = {"depth": self.depth, "experts": self.experts, "rank": self.rank}
+        return {**super().get_config(), **sizes}
+
+
+def with_mixture():
+    """DLRM with a mixture of low-rank experts in the place of its interaction."""
+    crossing = inputs(aggregation="concat").connect(CrossMixture())
+    return mm.Model(crossing.connect(mm.MLPBlock([64, 32])), mm.BinaryOutput("target"))
+
+
+# %% tags=["nbval-check-output"]
+results["mixture of experts"] = trial(with_mixture)
+record("auc_mixture", results["mixture of experts"].mean())
+
+# %% [markdown]
+# ## A layer of your own: gates on fields
+#
+# Which columns matter depends on the row: for a newcomer the brand says more than the user's own
+# vector. SENet (Hu et al. 2018; for recommenders FiBiNET, Huang et al. 2019) **squeezes** each
+# vector to one number, lets a tiny network read all of them, and **re-weights** the vectors.
+#
+# Our version takes and returns a dictionary, so it fits between any two blocks. Its gates start at
+# exactly 1: an untrained one changes nothing, which makes it safe to insert and easy to test.
+
+
+# %%
+@tf.keras.utils.register_keras_serializable(package="lab3")
+class FieldGates(tf.keras.layers.Layer):
+    """Weigh each field's vector by a gate between 0 and 2 that depends on all fields.
+
+    Args:
+        reduction: the hidden layer has this many times fewer units than there are fields.
+
+    Input and output: a dictionary of (batch, size) floats, all of one size.
+    """
+
+    def __init__(self, reduction=3, **kwargs):
+        super().__init__(**kwargs)
+        self.reduction = reduction
+
+    def build(self, input_shape):
+        fields = len(input_shape)
+        hidden = max(1, fields // self.reduction)
+        self.squeeze = self.add_weight("squeeze", (fields, hidden))
+        self.excite = self.add_weight("excite", (hidden, fields), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs):
+        names = sorted(inputs)
+        vectors = tf.stack([inputs[name] for name in names], axis=1)
+        summary = tf.reduce_mean(vectors, axis=2)
+        gates = 2 * tf.sigmoid(tf.tanh(summary @ self.squeeze) @ self.excite)
+        gated = vectors * gates[:, :, None]
+        return {name: gated[:, i] for i, name in enumerate(names)}
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "reduction": self.reduction}
+
+
+def with_gates():
+    """DLRM with gates on its vectors."""
+    gated = inputs().connect(FieldGates())
+    return mm.Model(interaction(gated).connect(mm.MLPBlock([64, 32])), mm.BinaryOutput("target"))
+
+
+# %% tags=["nbval-check-output"]
+results["+ field gates"] = trial(with_gates)
+record("auc_gates", results["+ field gates"].mean())
 
 # %% [markdown]
 # ## Did it help?
+#
+# For each seed, the variation's AUC less DLRM's. Five differences give a mean and a 95% interval
+# (Student's t with four degrees of freedom). Above zero: it helped. Around zero: **not shown**,
+# whatever the paper says.
 
 # %%
-import matplotlib.pyplot as plt
-import pandas as pd
+from scipy import stats
 
-table = pd.DataFrame(results).T
-figure, axis = plt.subplots(figsize=(7, 2), layout="constrained")
-spread = [table["AUC"] - table["low"], table["high"] - table["AUC"]]
-axis.errorbar(table["AUC"], table.index, xerr=spread, fmt="o", capsize=4)
-axis.set(xlabel="AUC on the test month, with 95% interval")
-axis.margins(y=0.3)
-plt.show()
+
+def interval(values):
+    """Mean and 95% interval of the mean, from a few values, one a seed."""
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return np.mean(values), np.mean(values) - half, np.mean(values) + half
+
+
+rows = {}
+for name, aucs in results.items():
+    mean, low, high = interval(aucs - results["DLRM"])
+    verdict = "helped" if low > 0 else "hurt" if high < 0 else "not shown"
+    rows[name] = [aucs.mean(), mean, low, high, verdict if name != "DLRM" else ""]
+table = pd.DataFrame.from_dict(
+    rows, orient="index", columns=["AUC", "difference", "low", "high", "did it help?"]
+)
+if ceiling is not None:
+    table.insert(1, "skill", (table["AUC"] - 0.5) / (ceiling - 0.5))
 table.round(4)
 
+# %%
+variations = table.drop(index="DLRM")
+figure, axis = plt.subplots(figsize=(7, 2.2), layout="constrained")
+for place, name in enumerate(variations.index):
+    axis.plot(results[name] - results["DLRM"], [place] * len(SEEDS), "o", color="0.75", zorder=1)
+spread = [
+    variations["difference"] - variations["low"],
+    variations["high"] - variations["difference"],
+]
+axis.errorbar(variations["difference"], range(len(variations)), xerr=spread, fmt="D", capsize=4)
+axis.axvline(0, color="0.4", linewidth=0.8)
+axis.set_yticks(range(len(variations)), variations.index)
+axis.set(xlabel="AUC less DLRM's: five seeds, mean and 95% interval")
+axis.margins(y=0.2)
+plt.show()
+
 # %% [markdown]
-# Compare the intervals before you believe the order: one training run with one seed moves by
-# itself. An interval that contains the stock model's figure says "not shown", whatever the paper
-# says.
+# Read it with two doubts. The interval covers luck in training; that another test month would say
+# the same is a further question. And four variations were tried: with enough tries, one will look
+# good by accident.
+#
+# ## A loss of your own: learning from a biased log
+#
+# A retrieval model learns from what people bought. But they could only buy **what the old
+# recommender showed them**, and it liked best-sellers. A model trained on such a log learns two
+# things at once, what people like and what they were shown, and cannot tell them apart.
+#
+# Here the shop's truth earns its keep. We let an old policy write a log: it shows a person one
+# product at a time, by popularity, now and then any product at all; the person buys it with the
+# *true* probability. Then we can ask what no real log can answer: how good would the ten products
+# be that a model *would have* shown?
+
+# %%
+rng = np.random.default_rng(workspace.profile.seed)
+known_people = data.train["user_id"].unique()
+people = np.sort(rng.choice(known_people, size=min(1_000, len(known_people)), replace=False))
+known_products = data.catalog["product_id"].to_numpy()
+shelf = np.sort(rng.choice(known_products, size=min(300, len(known_products)), replace=False))
+
+if data.truth is not None:
+    pairs = pd.MultiIndex.from_product([people, shelf])
+    user, product = (pairs.get_level_values(level).to_numpy() for level in (0, 1))
+    noon = data.test["timestamp"].min().normalize() + pd.Timedelta("12h")
+    reward = data.truth.purchase_probability(user, product, pd.DatetimeIndex([noon] * len(pairs)))
+    reward = reward.reshape(len(people), len(shelf))
+else:
+    print("This data set does not know its truth: we plant one, of four hidden tastes.")
+    taste, kind = rng.normal(size=(len(people), 4)), rng.normal(size=(len(shelf), 4))
+    reward = 1 / (1 + np.exp(1.5 - taste @ kind.T))
+
+popularity = data.train["product_id"].value_counts().reindex(shelf).fillna(0).to_numpy() + 1.0
+shown_by_old = 0.9 * popularity / popularity.sum() + 0.1 / len(shelf)  # (products,), sums to 1
+
+best = np.sort(reward, axis=1)[:, -10:].mean()
+print(f"{len(people):,} people, {len(shelf)} products; mean true reward of")
+print(f"  a product at random  {reward.mean():.3f}")
+print(f"  the old policy       {(reward @ shown_by_old).mean():.3f}")
+print(f"  everybody's best ten {best:.3f}")
+
+# %% [markdown]
+# The cure is **importance weighting**. A purchase of what the new policy would show often and the
+# old one rarely should count more: `weight = new / old`, both probabilities of *this* product for
+# *this* person. The weight is exact on average and wild in the single case (0.02 / 0.0003 = 67), so
+# it is **capped**: a little bias for much less variance. And it is a weight, nothing to be learnt:
+# no gradient goes through it.
+#
+# ### Exercise 3.3: the off-policy weight
+
+
+# %% tags=["exercise-3.3"]
+def off_policy_weight(log_new: tf.Tensor, log_old: tf.Tensor, cap: float) -> tf.Tensor:
+    """Return how much more often the new policy would have shown what the old one showed.
+
+    Args:
+        log_new: (batch,) float32, logarithms of the new policy's probabilities; they may be very
+            negative, so subtract before you leave the logarithm.
+        log_old: (batch,) float32, logarithms of the old policy's probabilities.
+        cap: the largest weight; positive.
+
+    Returns:
+        (batch,) float32: new / old, at most `cap`, constant for the gradient.
+    """
+    ### BEGIN SOLUTION
+    return tf.stop_gradient(tf.minimum(tf.exp(log_new - log_old), cap))
+    ### END SOLUTION
+
+
+# %% tags=["check-3.3"]
+check("3.3", off_policy_weight)
+
+# %% [markdown]
+# A Keras loss sees `y_true` and `y_pred` and nothing else, so the log's probabilities must travel
+# in `y_true`: a row is zero but for the bought product, where it holds **one over the old policy's
+# probability**.
+
+
+# %%
+@tf.keras.utils.register_keras_serializable(package="lab3")
+class OffPolicyLoss(tf.keras.losses.Loss):
+    """Policy gradient from the log of another policy, with capped importance weights.
+
+    `y_true`: (batch, products), 1 / (old probability) at the rewarded product, 0 elsewhere.
+    `y_pred`: (batch, products), logits of the new policy.
+
+    Args:
+        cap: the largest weight.
+    """
+
+    def __init__(self, cap=10.0, name="off_policy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.cap = cap
+
+    def call(self, y_true, y_pred):
+        y_true = tf.cast(y_true, y_pred.dtype)
+        log_policy = tf.nn.log_softmax(y_pred)
+        log_new = tf.reduce_sum(tf.where(y_true > 0, log_policy, 0), axis=1)
+        log_old = -tf.math.log(tf.reduce_sum(y_true, axis=1))
+        return -off_policy_weight(log_new, log_old, self.cap) * log_new
+
+    def get_config(self):
+        return {**super().get_config(), "cap": self.cap}
+
+
+# %% [markdown]
+# The retrieval model is small: a vector a person, and Merlin's `CategoricalOutput` over the shelf.
+# Its schema is written by hand, which is all that Merlin needs.
+
+# %%
+from merlin.schema import ColumnSchema, Schema
+
+
+def column(name, size, tag):
+    """An integer column with values 0 to size - 1."""
+    domain = {"domain": {"min": 0, "max": size - 1, "name": name}}
+    return ColumnSchema(name, dtype=np.int64, tags=[tag, Tags.CATEGORICAL], properties=domain)
+
+
+person = Schema([column("person", len(people), Tags.USER_ID)])
+shown = column("shown", len(shelf), Tags.ITEM_ID)
+everybody = {"person": tf.range(len(people), dtype=tf.int64)[:, None]}
+
+
+def nominator():
+    """A policy: for each person, a logit for each product."""
+    return mm.Model(
+        mm.InputBlockV2(person, categorical=mm.Embeddings(person, dim=8)),
+        mm.CategoricalOutput(shown),
+    )
+
+
+def write_log(seed, showings=200):
+    """Let the old policy show products to everybody; return who bought what."""
+    rng = np.random.default_rng(seed)
+    who = np.repeat(np.arange(len(people)), showings)
+    what = rng.choice(len(shelf), size=len(who), p=shown_by_old)
+    buys = rng.random(len(who)) < reward[who, what]
+    return who[buys], what[buys]
+
+
+# %% [markdown]
+# In a two-stage system (Ma et al. 2020) there is one thing more. The model only *nominates*; a
+# ranker behind it picks. A nomination is worth something if the ranker will pick it, so the new
+# policy's probability of showing a product is `nominated * picked`. The ranker is there already and
+# stays as it is. We estimate `picked` by drawing slates from the nominator and asking the ranker.
+
+# %%
+noise = rng.normal(scale=1.0, size=reward.shape)
+ranker = np.log(reward / (1 - reward)) + noise  # good, not perfect
+
+
+def picked(logits, slate=20, draws=4, seed=0):
+    """(people, products): the chance that the ranker picks a product from a nominated slate."""
+    rng = np.random.default_rng(seed)
+    others = np.zeros((draws, len(people)))
+    for i in range(draws):
+        slates = np.argpartition(-logits - rng.gumbel(size=logits.shape), slate, axis=1)[:, :slate]
+        others[i] = np.exp(np.take_along_axis(ranker, slates, axis=1)).sum(axis=1)
+    own = np.exp(ranker)
+    return np.mean([own / (own + other[:, None]) for other in others], axis=0)
+
+
+def best_ten(scores):
+    """Mean true reward of each person's ten products with the best scores."""
+    ten = np.argsort(-scores, axis=1)[:, :10]
+    return np.take_along_axis(reward, ten, axis=1).mean()
+
+
+def ranked_ten(logits):
+    """The same for the ten that the ranker picks from each person's thirty nominations."""
+    nominated = logits >= np.sort(logits, axis=1)[:, [-30]]
+    return best_ten(np.where(nominated, ranker, -np.inf))
+
+
+# %%
+ROUNDS, EPOCHS_A_ROUND, CAP = 2, 3, 10.0
+
+
+def learn_from_logs(loss, correction):
+    """Train a nominator with each seed, on a log of its own; return the logits of each."""
+    model = nominator()
+    model(everybody)
+    model.compile(optimizer=tf.keras.optimizers.Adam(0.02), loss=loss, metrics=[])
+    model.optimizer.build(model.trainable_variables)
+    found = []
+    for seed in SEEDS:
+        start_again(model, nominator, seed, everybody)
+        who, what = write_log(seed)
+        for _ in range(ROUNDS):
+            worth = correction(model(everybody).numpy())[who, what]
+            y_true = tf.one_hot(what, len(shelf)) * tf.constant(worth, tf.float32)[:, None]
+            log = {"person": tf.constant(who)[:, None]}
+            model.fit(log, y_true, batch_size=1_024, epochs=EPOCHS_A_ROUND, verbose=0)
+        found.append(model(everybody).numpy())
+    return found
+
+
+def as_logged(logits):
+    """No correction: what was bought is what people like."""
+    return np.ones_like(logits)
+
+
+def one_stage(logits):
+    """One over the old policy's probability."""
+    return np.ones_like(logits) / shown_by_old
+
+
+def two_stages(logits):
+    """The same, times the chance that the ranker picks the product."""
+    return picked(logits) / shown_by_old
+
+
+learnt = {
+    "naive": learn_from_logs(tf.keras.losses.CategoricalCrossentropy(from_logits=True), as_logged),
+    "corrected": learn_from_logs(OffPolicyLoss(CAP), one_stage),
+    "corrected, two stages": learn_from_logs(OffPolicyLoss(CAP), two_stages),
+}
+
+# %% [markdown]
+# The judge is the truth: the mean true reward of each person's top ten, for the nominator alone,
+# and for the ten that the ranker picks from its thirty nominations.
+
+# %%
+columns = {"top ten": best_ten, "ranker's ten of thirty": ranked_ten}
+rows = {}
+for name, seeds in learnt.items():
+    for judge in columns.values():
+        mean, low, high = interval([judge(logits) for logits in seeds])
+        rows.setdefault(name, []).extend([mean, low, high])
+judged = pd.DataFrame.from_dict(
+    rows,
+    orient="index",
+    columns=pd.MultiIndex.from_product([columns, ["mean", "low", "high"]]),
+)
+judged.round(3)
+
+# %% tags=["nbval-check-output"]
+alone = judged["top ten"]
+record("naive_reward", alone.loc["naive", "mean"])
+record("off_policy_reward", alone.loc["corrected", "mean"])
+record("off_policy_gap", alone.loc["corrected", "low"] - alone.loc["naive", "high"])
+
+# %% [markdown]
+# The last figure is the distance between the two **intervals**: above zero, they do not overlap.
+# Same log, same model, same number of steps; only the weights differ. Where do the naive model's
+# ten come from?
+
+# %%
+order = np.argsort(-popularity)
+figure, axis = plt.subplots(figsize=(7, 2.6), layout="constrained")
+for name in ("naive", "corrected"):
+    ten = np.argsort(-learnt[name][0], axis=1)[:, :10]
+    share = np.bincount(ten.ravel(), minlength=len(shelf))[order] / ten.size
+    axis.plot(np.cumsum(share), label=f"{name} top ten")
+axis.plot(np.cumsum(shown_by_old[order]), "--", color="0.5", label="the old policy")
+axis.plot(np.linspace(0, 1, len(shelf)), ":", color="0.7", label="all products alike")
+axis.set(xlabel="products, most popular first", ylabel="share of showings")
+axis.legend(fontsize=8)
+plt.show()
+
+# %% [markdown]
+# ## A negative sampler of your own
+#
+# A model that learns from purchases alone needs products that were *not* bought. Uniform negatives
+# are too easy, popular ones teach it to dislike best-sellers; a **mixture** of both is the usual
+# answer (Yang et al. 2020). What must never happen: the bought product as its own negative, one row
+# saying yes and the next one no.
+#
+# ### Exercise 3.4: a sampler that never draws the positive
+
+
+# %% tags=["exercise-3.4"]
+def draw_negatives(positives: tf.Tensor, weights: tf.Tensor, n: int, seed: int) -> tf.Tensor:
+    """Draw negatives for each row: any product but the row's own positive.
+
+    Args:
+        positives: (batch,) int64, the bought product of each row.
+        weights: (products,) float32, how often a product should be drawn, not normalised; 0 for
+            codes that stand for no product.
+        n: negatives a row.
+        seed: same seed, same draws.
+
+    Returns:
+        (batch, n) int64. In each row a product other than the positive is drawn in proportion to
+        its weight, with replacement.
+    """
+    ### BEGIN SOLUTION
+    own = tf.one_hot(positives, len(weights), on_value=True, off_value=False)
+    allowed = tf.where(own, tf.zeros((), weights.dtype), weights[None, :])
+    # the logarithm of 0 is minus infinity: never drawn
+    return tf.random.stateless_categorical(tf.math.log(allowed), n, seed=(seed, 0))
+    ### END SOLUTION
+
+
+# %% tags=["check-3.4"]
+check("3.4", draw_negatives)
+
+# %% [markdown]
+# To put it **in the loader** it becomes a layer, and `Loader.map` calls it with each batch: one row
+# in, `1 + n` rows out. It counts its calls, or every batch would get the same draws.
+
+
+# %%
+@tf.keras.utils.register_keras_serializable(package="lab3")
+class MixedNegatives(tf.keras.layers.Layer):
+    """Add negatives to batches of positives.
+
+    Args:
+        weights: how often each product is drawn, one number a code.
+        per_positive: negatives a row.
+        item: the column of the product; all other columns are repeated.
+        seed: of the draws.
+
+    Input: columns of shape (batch,) or (batch, 1), and their targets. Output: the same for
+    batch * (1 + per_positive) rows: the positives with target 1, then the negatives with 0.
+    """
+
+    def __init__(self, weights, per_positive=4, item="product", seed=0, **kwargs):
+        super().__init__(**kwargs)
+        self.weights_by_code = [float(weight) for weight in weights]
+        self.per_positive, self.item, self.seed = per_positive, item, seed
+        self.calls = self.add_weight("calls", (), tf.int64, initializer="zeros", trainable=False)
+
+    def call(self, inputs, targets=None):
+        positives = tf.reshape(inputs[self.item], [-1])
+        step = tf.cast(self.calls, tf.int32) + 1_000_003 * self.seed
+        self.calls.assign_add(1)
+        weights = tf.constant(self.weights_by_code)
+        drawn = draw_negatives(positives, weights, self.per_positive, step)
+        outputs = {}
+        for name, values in inputs.items():
+            added = tf.repeat(values, self.per_positive, axis=0)
+            if name == self.item:
+                added = tf.reshape(tf.cast(drawn, values.dtype), tf.shape(added))
+            outputs[name] = tf.concat([values, added], axis=0)
+        zeros = tf.zeros_like(tf.repeat(targets, self.per_positive, axis=0))
+        return outputs, tf.concat([tf.ones_like(targets), zeros], axis=0)
+
+    def get_config(self):
+        kept = {"per_positive": self.per_positive, "item": self.item, "seed": self.seed}
+        return {**super().get_config(), "weights": self.weights_by_code, **kept}
+
+
+# %%
+pairs = schema.select_by_name(["user", "product", "target"])
+purchases = train_set.compute().query("target == 1")[pairs.column_names].head(20_000)
+codes = schema["product"].int_domain.max + 1
+counts = np.bincount(train_set.compute()["product"], minlength=codes)
+real = np.arange(codes) >= 3  # 0 padding, 1 null, 2 unknown
+weights = 0.5 * counts * real / (counts * real).sum() + 0.5 * real / real.sum()
+
+sampler = MixedNegatives(weights)
+loader = mm.Loader(Dataset(purchases, schema=pairs), batch_size=2_000).map(sampler)
+drawn = np.zeros(codes)
+clashes = 0
+for rows, targets in loader:
+    product, label = (tf.reshape(x, [-1]).numpy() for x in (rows["product"], targets))
+    drawn += np.bincount(product[label == 0], minlength=codes)
+    clashes += np.sum(product[label == 0] == np.repeat(product[label == 1], 4))
+print(f"{int(drawn.sum()):,} negatives, {clashes} of them the row's own positive")
+head = np.isin(np.arange(codes), np.argsort(-counts)[: codes // 10])
+for name, share in {
+    "uniform": real / real.sum(),
+    "popular": counts * real / (counts * real).sum(),
+    "mixed, asked": weights,
+    "mixed, drawn": drawn / drawn.sum(),
+}.items():
+    print(f"{name:13} {share[head].sum():.3f} of the negatives are from the most popular tenth")
+
+# %% [markdown]
+# ## A metric of your own
+#
+# **Coverage**: which share of the products does *anybody* get to see in a top ten? A metric in
+# Keras is a little machine with three buttons: `update_state` for each batch, `result` at any time,
+# `reset_state` before the next epoch. It must be **exact**: the same result however the rows are
+# cut into batches. A mean over batches is not: each batch alone covers less.
+#
+# Keep all state in what `add_weight` makes: it is saved, and it works inside a graph. One trap: the
+# `reset_state` that a metric inherits in Keras 2.12 sets single numbers back and fails on a vector.
+# So ours brings its own.
+#
+# ### Exercise 3.5: a metric whose state resets
+
+
+# %% tags=["exercise-3.5"]
+@tf.keras.utils.register_keras_serializable(package="lab3")
+class Coverage(tf.keras.metrics.Metric):
+    """The share of products that are in the top k of any row since the last reset.
+
+    Args:
+        k: how many products a row is shown.
+        products: how many there are.
+    """
+
+    def __init__(self, k, products, name="coverage", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.k, self.products = k, products
+        self.seen = self.add_weight("seen", shape=(products,), initializer="zeros")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Mark in `self.seen`, with 1, the k best of each row of y_pred: (batch, products)."""
+        ### BEGIN SOLUTION
+        best = tf.reshape(tf.math.top_k(y_pred, self.k).indices, [-1, 1])
+        ones = tf.ones(tf.shape(best)[0], self.seen.dtype)
+        self.seen.assign(tf.tensor_scatter_nd_update(self.seen, best, ones))
+        ### END SOLUTION
+
+    def result(self):
+        return tf.reduce_mean(self.seen)
+
+    def reset_state(self):
+        self.seen.assign(tf.zeros_like(self.seen))
+
+    def get_config(self):
+        return {**super().get_config(), "k": self.k, "products": self.products}
+
+
+# %% tags=["check-3.5"]
+check("3.5", Coverage)
+
+# %%
+metric = Coverage(10, len(shelf))
+coverage = {}
+for name, seeds in learnt.items():
+    covered = []
+    for logits in seeds:
+        metric.reset_state()
+        for rows in np.array_split(logits, 7):
+            metric.update_state(None, rows)
+        covered.append(float(metric.result()))
+    coverage[name], low, high = interval(covered)
+    print(f"{name:22} coverage {coverage[name]:.3f} ({low:.3f} to {high:.3f})")
+
+# %% tags=["nbval-check-output"]
+record("naive_coverage", coverage["naive"])
+record("off_policy_coverage", coverage["corrected"])
+
+# %% [markdown]
+# ## Handing it on
+#
+# A custom part is finished when it works where its author is not. Three steps.
+#
+# **1. Merlin's own tests.** `testing_utils` holds what Merlin tests its layers with:
+# `assert_serialization` for `get_config`, `layer_test` for shapes, types, and the way through a
+# model and back, `model_test` for a whole model.
+
+# %%
+from merlin.models.tf.utils import testing_utils
+
+tf.keras.utils.disable_interactive_logging()
+for part in (FieldGates(2), CrossMixture(2, 3, 4), MixedNegatives([0, 1, 2]), Coverage(10, 50)):
+    copy = testing_utils.assert_serialization(part)
+    assert copy.get_config() == part.get_config()
+    print(f"{type(part).__name__}: out of its config again")
+output = testing_utils.layer_test(
+    CrossMixture, kwargs={"experts": 2, "rank": 3}, input_shape=(16, 5), input_dtype="float32"
+)
+print("CrossMixture: passed Merlin's layer_test, output", output.shape)
+
+# %% [markdown]
+# **2. A module.** Another process has never seen this notebook. The text of the cells becomes a
+# module, as it would in your own repository; there, a saved model finds its classes.
+
+# %%
+import linecache
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def cell_of(function):
+    """The text of the cell that defined a function."""
+    return "".join(linecache.getlines(function.__code__.co_filename))
+
+
+parts = [off_policy_weight, OffPolicyLoss.call, draw_negatives, MixedNegatives.call]
+parts += [FieldGates.call, CrossMixture.call, Coverage.result]
+module = "\n\n".join(["import tensorflow as tf", *map(cell_of, parts)])
+
+# %% [markdown]
+# **3. Save here, load there.** A model with our layers, our loss and our metric goes to disk. A
+# fresh Python process knows the module and nothing else; it loads the model and predicts.
+
+# %%
+script = """
+import sys
+import numpy as np, tensorflow as tf, parts
+model = tf.keras.models.load_model(sys.argv[1])
+inputs = {name: np.linspace(-1, 1, 12).reshape(3, 4) for name in ("brand", "user")}
+print(type(model.loss).__name__, model.loss.cap)
+print(model.predict(inputs, verbose=0).sum(axis=1).round(6).tolist())
+"""
+small = {name: tf.keras.Input((4,), name=name) for name in ("brand", "user")}
+crossed_small = CrossMixture(experts=2, rank=3)(
+    tf.keras.layers.Concatenate()(list(FieldGates()(small).values()))
+)
+small_model = tf.keras.Model(small, tf.keras.layers.Dense(6)(crossed_small))
+small_model.compile(loss=OffPolicyLoss(cap=5.0), metrics=[Coverage(2, 6)])
+example = {name: np.linspace(-1, 1, 12).reshape(3, 4) for name in small}
+small_model.fit(example, np.eye(6)[:3] * 20, verbose=0)
+
+with tempfile.TemporaryDirectory() as folder:
+    Path(folder, "parts.py").write_text(module)
+    small_model.save(Path(folder, "model"))
+    there = subprocess.run(
+        [sys.executable, "-c", script, str(Path(folder, "model"))],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+here = small_model.predict(example, verbose=0).sum(axis=1).round(6).tolist()
+print("there:", *there.splitlines(), sep="\n  ")
+print(f"here:\n  {here}")
+assert str(here) in there
+
+# %% [markdown]
+# What else belongs to such a change: a unit test with a case worked out by hand; inputs in
+# `float32` and `float64`; columns chosen by **tags and schema**
+# (`select_by_tag(Tags.CATEGORICAL)`), never by name, so that it works on tables you have not seen;
+# and the table of five seeds.
 #
 # ## Summary
 #
 # * Models are blocks: `connect` puts one behind the other, `ParallelBlock` side by side.
 # * Prove that your starting point equals the original before you change it.
-# * Change one block at a time, with the same budget, and read the interval.
+# * Five seeds, paired, one change at a time: then "it helped" is a statement. Often the honest
+#   answer is "not shown".
+# * A log says what people did with what they were shown. Importance weights, capped, correct for
+#   it.
+# * A layer, a loss, a sampler, a metric: each is a small class with `get_config`, done when another
+#   process can load it.
 #
 # **To read.** Cheng et al., *Wide & deep learning* (2016). Naumov et al., *DLRM* (2019). Wang et
-# al., *DCN V2* (2021).
+# al., *DCN V2* (2021). Hu et al., *Squeeze-and-excitation networks* (2018); Huang et al., *FiBiNET*
+# (2019). Chen et al., *Top-K off-policy correction* (2019); Ma et al., *Off-policy learning in
+# two-stage recommender systems* (2020). Yang et al., *Mixed negative sampling* (2020).
