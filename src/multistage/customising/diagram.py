@@ -65,7 +65,7 @@ def outline(block: Any) -> Node:
     return Node(LEAF, _name(block) + _detail(block))
 
 
-def draw(block: Any, scale: float = 0.62) -> Any:
+def draw(block: Any, scale: float = 0.55) -> Any:
     """Draw a model or block from left to right and return the matplotlib figure.
 
     Args:
