@@ -30,6 +30,7 @@ LAB = '''
 
     # %% tags=["nbval-check-output"]
     import os, pathlib
+    print("[03:34:11] task [xgboost.dask-0]:tcp://127.0.0.1:37579 got new rank 0")
     print(total([1, 2]), pathlib.Path.cwd())
     '''
 TITLES = {"1.1": 'A "total"'}

@@ -6,6 +6,7 @@ from scipy.sparse import csr_matrix
 from sklearn.metrics import roc_auc_score
 
 from multistage.evaluation import (
+    auc_difference,
     auc_interval,
     bootstrap_interval,
     catalog_coverage,
@@ -123,3 +124,16 @@ def test_auc_interval_is_that_of_drawing_rows():
         drawn.append(roc_auc_score(target[rows], score[rows]))
     expected = np.quantile(drawn, [0.025, 0.975])
     np.testing.assert_allclose(auc_interval(target, score, seed=5)[1:], expected)
+
+
+def test_auc_difference_is_paired():
+    rng = np.random.default_rng(3)
+    target = rng.integers(0, 2, 2_000)
+    second = target + 2.0 * rng.normal(size=2_000)
+    first = second + 0.2 * target  # the same noise, a little more signal
+    difference, low, high = auc_difference(target, first, second)
+    assert difference == pytest.approx(roc_auc_score(target, first) - roc_auc_score(target, second))
+    assert 0 < low < difference < high
+    apart = auc_interval(target, first)[1] - auc_interval(target, second)[2]
+    assert apart < 0  # unpaired intervals overlap: they could not have told
+    assert auc_difference(target, second, second) == (0.0, 0.0, 0.0)

@@ -10,6 +10,8 @@ from nbformat import NotebookNode
 from multistage.authoring.sections import AuthoringError
 
 _CELL_FILE = re.compile(r"/[\w./-]*ipykernel_\d+/\d+\.py")
+# XGBoost's tracker greets each Dask worker from C++, port and time included.
+_TRACKER = re.compile(r"^\[[\d:]+\] task \[xgboost\.dask-\d+\].*\n?", re.MULTILINE)
 _MODEL_ID = re.compile(r"\b[0-9a-f]{32}\b")
 
 
@@ -25,6 +27,10 @@ def clean(notebook: NotebookNode, course: Path) -> NotebookNode:
             for key in ("text", "data", "traceback", "evalue"):
                 if key in output:
                     output[key] = _relative(output[key], course)
+            if output.output_type == "stream":
+                output.text = _TRACKER.sub("", output.text)
+        if "outputs" in cell:
+            cell.outputs = [o for o in cell.outputs if o.get("text") != ""]
     _rename_models(notebook)
     return notebook
 

@@ -2,6 +2,7 @@
 
 from multistage.evaluation.holdout import Holdout
 from multistage.evaluation.metrics import (
+    auc_difference,
     auc_interval,
     bootstrap_interval,
     catalog_coverage,
@@ -13,6 +14,7 @@ from multistage.evaluation.waterfall import waterfall
 
 __all__ = [
     "Holdout",
+    "auc_difference",
     "auc_interval",
     "bootstrap_interval",
     "catalog_coverage",

@@ -1,6 +1,7 @@
-"""Checks of lab 2: target encoding, and telling models apart."""
+"""Checks of lab 2: target encoding, embedding sizes, pairs, and telling models apart."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,68 @@ def _encode(keys: pd.Series, target: pd.Series, fold: np.ndarray, smoothing: flo
     return np.array(values)
 
 
+def check_embedding_size(answer: Callable[..., int], rng: np.random.Generator) -> None:
+    """Sizes by hand, the bound for small tables, and the multiplier."""
+    got = answer(10_000)
+    same_type(got, (int, np.integer), "The result")
+    if got in (200, 44):
+        raise Wrong("Take the fourth root, not the square root or the logarithm.", 20, got)
+    _same_size(answer, 10_000, 2.0)
+    if answer(1_000) == 12 and answer(50_000) % 4:
+        raise Wrong("The size is no multiple of 4.", _size(50_000, 2.0), answer(50_000))
+    if answer(3) > 4 or answer(2, 40.0) > 4:
+        raise Wrong(
+            "More numbers than values: the size never exceeds the values, rounded up to a "
+            "multiple of 4.",
+            4,
+            max(answer(3), answer(2, 40.0)),
+        )
+    if answer(1) == 0:
+        raise Wrong("Round up, not down: even one value has a vector.", 4, 0)
+    if answer(100_000, 4.0) == answer(100_000, 2.0):
+        raise Wrong("The multiplier is not used.", _size(100_000, 4.0), answer(100_000, 4.0))
+    for _ in range(30):
+        _same_size(answer, int(rng.integers(1, 2_000_000)), float(rng.uniform(1, 8)))
+
+
+def _size(values: int, multiplier: float) -> int:
+    return 4 * int(np.ceil(min(multiplier * values**0.25, values) / 4))
+
+
+def _same_size(answer: Callable[..., int], values: int, multiplier: float) -> None:
+    right, got = _size(values, multiplier), answer(values, multiplier)
+    if got != right:
+        raise Wrong(f"Wrong size for {values} values, multiplier {multiplier:.3g}.", right, got)
+
+
+def check_all_pairs(answer: Callable[..., Any], rng: np.random.Generator) -> None:
+    """Three vectors by hand, then random ones against the sum over pairs."""
+    import tensorflow as tf
+
+    vectors = np.array([[[1, 2], [3, 4], [5, 6]]], dtype="float32")
+    got = answer(tf.constant(vectors))
+    same_type(got, (tf.Tensor, np.ndarray), "The result")
+    got = np.asarray(got)
+    if got.shape == (1, 3):
+        raise Wrong("The sum runs over the vectors (axis 1), coordinates stay.", (1, 2), got.shape)
+    if got.shape in ((1,), (1, 1), ()):
+        raise Wrong("Coordinates are not added up.", (1, 2), got.shape)
+    if got.shape == (1, 2):
+        if np.allclose(got, [[46, 88]]):
+            raise Wrong("Each pair counts once: half of it is missing.", [23, 44], got[0])
+        if np.allclose(got, [[40.5, 72]]):
+            raise Wrong("A vector is no pair with itself: take the squares away.", 23, got[0, 0])
+    array(got, np.array([[23.0, 44.0]]), "The pairs of (1, 2), (3, 4) and (5, 6)")
+    for _ in range(5):
+        shape = tuple(int(x) for x in rng.integers(2, 7, 3))
+        vectors = rng.normal(size=shape).astype("float32")
+        first, second = np.triu_indices(shape[1], 1)
+        right = (vectors[:, first].astype(float) * vectors[:, second]).sum(axis=1)
+        got = np.asarray(answer(tf.constant(vectors)))
+        # float32: the two squares nearly cancel, so what counts is the error beside the squares
+        array(np.round(got, 3) + 0.0, np.round(right, 3) + 0.0, f"The pairs of {shape}", rtol=0.02)
+
+
 def check_is_better(answer: Callable[..., bool], rng: np.random.Generator) -> None:
     """Planted truth: a model that is better, one that is not, one that is worse."""
     n = 4_000
@@ -92,6 +155,24 @@ EXERCISES = [
     ),
     Exercise(
         id="2.2",
+        title="a size for each embedding",
+        hints=(
+            "wanted = multiplier * values ** 0.25, but never more than values.",
+            "Rounded up to a multiple of 4: 4 * ceil(wanted / 4), as an int.",
+        ),
+        check=check_embedding_size,
+    ),
+    Exercise(
+        id="2.3",
+        title="the pairs of a factorisation machine",
+        hints=(
+            "(a + b + c)² holds each pair twice, and the squares of a, b and c.",
+            "0.5 * (square of the sum - sum of the squares), both over axis 1.",
+        ),
+        check=check_all_pairs,
+    ),
+    Exercise(
+        id="2.4",
         title="better, or luckier?",
         hints=(
             "Draw rows with replacement, compute both AUCs on the same rows, keep the difference.",

@@ -57,6 +57,58 @@ def better_returns_the_difference(target, first, second, seed):
     return float(roc_auc_score(target, first) - roc_auc_score(target, second))
 
 
+def _size(wanted):
+    return 4 * int(np.ceil(wanted / 4))
+
+
+def size_not_rounded(values, multiplier=2.0):
+    return int(np.ceil(min(multiplier * values**0.25, values)))
+
+
+def size_square_root(values, multiplier=2.0):
+    return _size(min(multiplier * values**0.5, values))
+
+
+def size_without_bound(values, multiplier=2.0):
+    return _size(multiplier * values**0.25)
+
+
+def size_rounds_down(values, multiplier=2.0):
+    return 4 * int(min(multiplier * values**0.25, values) // 4)
+
+
+def size_ignores_the_multiplier(values, multiplier=2.0):
+    return _size(min(2.0 * values**0.25, values))
+
+
+def size_as_float(values, multiplier=2.0):
+    return 4 * np.ceil(min(multiplier * values**0.25, values) / 4)
+
+
+def _sums(vectors, axis=1):
+    vectors = np.asarray(vectors)
+    return vectors.sum(axis=axis) ** 2, (vectors**2).sum(axis=axis)
+
+
+def pairs_twice(vectors):
+    square, squares = _sums(vectors)
+    return square - squares
+
+
+def pairs_with_squares(vectors):
+    return 0.5 * _sums(vectors)[0]
+
+
+def pairs_over_coordinates(vectors):
+    square, squares = _sums(vectors, axis=2)
+    return 0.5 * (square - squares)
+
+
+def pairs_added_up(vectors):
+    square, squares = _sums(vectors)
+    return 0.5 * (square - squares).sum(axis=1)
+
+
 WRONG = {
     "2.1": [
         ("own row included", encode_with_own_row, "own fold is in its mean"),
@@ -66,6 +118,20 @@ WRONG = {
         ("own fold only", encode_own_fold_only, "wrong value"),
     ],
     "2.2": [
+        ("no multiple of 4", size_not_rounded, "no multiple of 4"),
+        ("square root", size_square_root, "fourth root"),
+        ("more numbers than values", size_without_bound, "More numbers than values"),
+        ("rounds down", size_rounds_down, "Round up"),
+        ("ignores the multiplier", size_ignores_the_multiplier, "multiplier is not used"),
+        ("a float", size_as_float, "wrong type"),
+    ],
+    "2.3": [
+        ("each pair twice", pairs_twice, "Each pair counts once"),
+        ("with the squares", pairs_with_squares, "no pair with itself"),
+        ("over coordinates", pairs_over_coordinates, "coordinates stay"),
+        ("one number", pairs_added_up, "Coordinates are not added up"),
+    ],
+    "2.4": [
         ("point estimate", better_by_point_estimate, "Equal scores are no improvement"),
         ("intervals apart", better_if_intervals_apart, "Draw the same rows"),
         ("whichever way", better_whichever_way, "first model is clearly worse"),
