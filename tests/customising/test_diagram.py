@@ -35,7 +35,7 @@ def test_the_boxes_are_the_models_layers(model):
     boxes = [label.replace("\n", " ") for label in outline(model).leaves]
     tables = [f"EmbeddingTable {name} → 4" for name in ("user", "brand", "hour")]
     assert boxes[:3] == tables
-    assert boxes[3:6] == ["ContinuousFeatures price", "Dense 8", "Dense 4"]
+    assert boxes[3:6] == ["ContinuousFeatures", "Dense 8", "Dense 4"]
     assert set(boxes[6:8]) == {"Dense 6", "Filter bottom"}
     assert boxes[8:] == ["Dense 5", "BinaryOutput"]
 

@@ -20,7 +20,14 @@ METRICS = {
         "pipeline_ndcg_at_10": FOUND,
     },
     "02": {"auc_dlrm": SKILL, "auc_dcn": SKILL, "auc_xgboost": SKILL},
-    "03": {"auc_blocks": SKILL, "auc_wide": SKILL, "auc_cross": SKILL},
+    "03": {
+        **{f"auc_{name}": SKILL for name in ("blocks", "wide", "cross", "mixture", "gates")},
+        "naive_reward": SHARE,
+        "off_policy_reward": SHARE,
+        "off_policy_gap": (1e-6, 1.0),  # the two intervals do not overlap
+        "naive_coverage": SHARE,
+        "off_policy_coverage": SHARE,
+    },
     "04": {
         "retrieval_recall_at_100": (0.02, 1.0),
         "two_stage_ndcg_at_10": FOUND,
