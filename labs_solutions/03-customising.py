@@ -265,7 +265,7 @@ def trial(build):
     example = {name: values[:2] for name, values in features.items()}
     model = build()
     model(example)
-    model.compile(optimizer=tf.keras.optimizers.Adam(2e-2), metrics=[], steps_per_execution=8)
+    model.compile(optimizer=tf.keras.optimizers.Adam(2e-2), metrics=[])
     model.optimizer.build(model.trainable_variables)
     aucs = []
     for seed in SEEDS:
@@ -741,13 +741,17 @@ def ranked_ten(logits):
 ROUNDS, EPOCHS_A_ROUND, CAP = 2, 3, 10.0
 
 
-def learn_from_logs(loss, correction):
-    """Train a nominator with each seed, on a log of its own; return the logits of each."""
+def compiled(loss):
+    """A nominator to train with this loss."""
     model = nominator()
     model(everybody)
-    adam = tf.keras.optimizers.Adam(0.04)
-    model.compile(optimizer=adam, loss=loss, metrics=[], steps_per_execution=8)
+    model.compile(optimizer=tf.keras.optimizers.Adam(0.04), loss=loss, metrics=[])
     model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def learn_from_logs(model, correction):
+    """Train the nominator with each seed, on a log of its own; return the logits of each."""
     found = []
     for seed in SEEDS:
         start_again(model, nominator, seed, everybody)
@@ -776,10 +780,13 @@ def two_stages(logits):
     return picked(logits) / shown_by_old
 
 
+with_weights = compiled(OffPolicyLoss(CAP))
 learnt = {
-    "naive": learn_from_logs(tf.keras.losses.CategoricalCrossentropy(from_logits=True), as_logged),
-    "corrected": learn_from_logs(OffPolicyLoss(CAP), one_stage),
-    "corrected, two stages": learn_from_logs(OffPolicyLoss(CAP), two_stages),
+    "naive": learn_from_logs(
+        compiled(tf.keras.losses.CategoricalCrossentropy(from_logits=True)), as_logged
+    ),
+    "corrected": learn_from_logs(with_weights, one_stage),
+    "corrected, two stages": learn_from_logs(with_weights, two_stages),
 }
 
 # %% [markdown]
