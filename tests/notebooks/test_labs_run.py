@@ -19,7 +19,10 @@ METRICS = {
         "popularity_ndcg_at_10": FOUND,
         "pipeline_ndcg_at_10": FOUND,
     },
-    "02": {"auc_dlrm": SKILL, "auc_dcn": SKILL, "auc_xgboost": SKILL},
+    "02": {
+        f"auc_{name}": SKILL
+        for name in ("bpr", "xgboost", "dlrm", "dcn", "wide_and_deep", "deep_fm")
+    },
     "03": {
         **{f"auc_{name}": SKILL for name in ("blocks", "wide", "cross", "mixture", "gates")},
         "naive_reward": SHARE,
