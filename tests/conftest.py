@@ -48,6 +48,7 @@ def register(monkeypatch):
     return known
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist's own hook reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that share costly fixtures on one of pytest-xdist's workers, the longest first."""
     for item in items:
