@@ -393,11 +393,19 @@ record("auc_cross", results["cross network"].mean())
 # Merlin has low rank (`CrossBlock(low_rank_dim=...)`) but not the mixture. So it is the first layer
 # of our own. Three rules make a Keras layer that others can use: weights are made in `build`, when
 # the input's size is known; `get_config` returns what `__init__` took; and
-# `register_keras_serializable` gives the class a name under which a saved model finds it.
+# `register_keras_serializable` gives the class a name under which a saved model finds it. Keras
+# refuses a name that is taken, but a notebook's cell is run more than once: we free the name first.
 
 
 # %%
-@tf.keras.utils.register_keras_serializable(package="lab3")
+def serializable(cls):
+    """Register a class as `lab3>Name`, in the place of an earlier one of that name."""
+    tf.keras.utils.get_custom_objects().pop(f"lab3>{cls.__name__}", None)
+    return tf.keras.utils.register_keras_serializable(package="lab3")(cls)
+
+
+# %%
+@serializable
 class CrossMixture(tf.keras.layers.Layer):
     """A cross network whose layers are mixtures of low-rank experts (Wang et al. 2021).
 
@@ -468,7 +476,7 @@ record("auc_mixture", results["mixture of experts"].mean())
 
 
 # %%
-@tf.keras.utils.register_keras_serializable(package="lab3")
+@serializable
 class FieldGates(tf.keras.layers.Layer):
     """Weigh each field's vector by a gate between 0 and 2 that depends on all fields.
 
@@ -641,7 +649,7 @@ check("3.3", off_policy_weight)
 
 
 # %%
-@tf.keras.utils.register_keras_serializable(package="lab3")
+@serializable
 class OffPolicyLoss(tf.keras.losses.Loss):
     """Policy gradient from the log of another policy, with capped importance weights.
 
@@ -874,7 +882,7 @@ check("3.4", draw_negatives)
 
 
 # %%
-@tf.keras.utils.register_keras_serializable(package="lab3")
+@serializable
 class MixedNegatives(tf.keras.layers.Layer):
     """Add negatives to batches of positives.
 
@@ -956,7 +964,7 @@ for name, share in {
 
 
 # %% tags=["exercise-3.5"]
-@tf.keras.utils.register_keras_serializable(package="lab3")
+@serializable
 class Coverage(tf.keras.metrics.Metric):
     """The share of products that are in the top k of any row since the last reset.
 
@@ -1047,7 +1055,8 @@ def cell_of(function):
     return "".join(linecache.getlines(function.__code__.co_filename))
 
 
-parts = [off_policy_weight, OffPolicyLoss.call, draw_negatives, MixedNegatives.call]
+parts = [serializable]
+parts += [off_policy_weight, OffPolicyLoss.call, draw_negatives, MixedNegatives.call]
 parts += [FieldGates.call, CrossMixture.call, Coverage.result]
 module = "\n\n".join(["import tensorflow as tf", *map(cell_of, parts)])
 

@@ -11,6 +11,7 @@ from multistage.authoring.read import read_source
 from tests.conftest import COURSE
 
 PARTS = {
+    "serializable",
     "off_policy_weight",
     "OffPolicyLoss",
     "draw_negatives",

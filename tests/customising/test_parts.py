@@ -265,3 +265,14 @@ def test_coverage_in_a_graph_and_from_epoch_to_epoch(parts):
     wide, narrow = np.eye(5), np.eye(5)[[0, 0, 0]]
     assert model.evaluate(wide, wide, batch_size=2, verbose=0)[1] == pytest.approx(1.0)
     assert model.evaluate(narrow, narrow, batch_size=2, verbose=0)[1] == pytest.approx(0.2)
+
+
+def test_a_cell_that_is_run_again_replaces_its_class(module):
+    scope = {}
+    for _ in range(2):
+        exec(compile(module.read_text(), "parts", "exec"), scope)
+    config = tf.keras.utils.serialize_keras_object(scope["FieldGates"]())
+    again = tf.keras.utils.deserialize_keras_object(
+        config, module_objects=tf.keras.utils.get_custom_objects()
+    )
+    assert type(again) is scope["FieldGates"]
