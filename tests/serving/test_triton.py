@@ -141,6 +141,7 @@ def test_metrics_count_the_requests(server, client, users):
 
     before = count()
     client.recommend(users[:1])
+    wait_until(lambda: count() > before)  # counted after the answer has left
     assert count() == before + 1
 
 

@@ -1,6 +1,7 @@
 """``lab serve``: serve what lab 5 exported, until it is interrupted."""
 
 import signal
+import threading
 import time
 from typing import Annotated
 
@@ -30,7 +31,15 @@ def command(
 
     from multistage.serving.triton import LIVE_REPOSITORY, TritonServer
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # An interrupt that arrives inside of a callback of gRPC's is lost as an exception, not as a flag.
+    asked_to_stop = threading.Event()
+
+    def stop(*_signal: object) -> None:
+        asked_to_stop.set()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     server = TritonServer(
         repository,
         host=host,
@@ -42,11 +51,19 @@ def command(
     console = Console(stderr=True)
     try:
         with console.status("Starting Triton: it loads TensorFlow first") as status:
-            server.start(lambda waited: status.update(f"Starting Triton: {waited:.0f} s"))
+
+            def tell(waited: float) -> None:
+                if asked_to_stop.is_set():
+                    raise KeyboardInterrupt
+                status.update(f"Starting Triton: {waited:.0f} s")
+
+            server.start(tell)
         print(f"ready  gRPC {server.grpc_url}  HTTP {server.http_url}  {server.metrics_url}")
         print(f"process {server.pid}; Ctrl-C stops it", flush=True)
-        while server.running:
+        while server.running and not asked_to_stop.is_set():
             time.sleep(0.5)
+        if asked_to_stop.is_set():
+            raise KeyboardInterrupt
         raise CourseError(
             f"The server is gone. Start it again with lab serve.\n{server.last_words}"
         )
