@@ -134,7 +134,7 @@ def test_load_of_several_clients_without_an_error(server, users):
 
 def test_metrics_count_the_requests(server, client, users):
     def count():
-        with urllib.request.urlopen(server.metrics_url, timeout=5) as page:
+        with urllib.request.urlopen(server.metrics_url, timeout=30) as page:
             text = page.read().decode()
         lines = [line for line in text.splitlines() if line.startswith("nv_inference_request_suc")]
         return float(lines[0].split()[-1])

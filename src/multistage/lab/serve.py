@@ -31,7 +31,7 @@ def command(
 
     from multistage.serving.triton import LIVE_REPOSITORY, TritonServer
 
-    # An interrupt that arrives inside of a callback of gRPC's is lost as an exception, not as a flag.
+    # Inside of a callback of gRPC's an exception is lost, a flag is not.
     asked_to_stop = threading.Event()
 
     def stop(*_signal: object) -> None:
