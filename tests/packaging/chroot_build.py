@@ -1,9 +1,14 @@
-"""Execute the RUN steps of the image's target ``cpu`` in a bare Debian 12, without Docker.
+"""A bare Debian 12 without Docker: build the image's target ``cpu`` there, or follow the README.
 
-``python -m tests.packaging.chroot_build DIR`` as root, where ``debootstrap`` is. It makes a
-Debian 12 root in DIR, installs there what the base image has (Python 3.11), does what each step of
-the Dockerfile says, in order, and then runs ``make run`` and ``.ci/run`` (which is ``make test``)
-in the root. Both stages share the root: copying between them only changes the owner.
+As root, with debootstrap, in an empty folder:
+
+* ``python -m tests.packaging.chroot_build image DIR`` makes one root for each stage of the
+  Dockerfile, with what the base image has (Python 3.11), does each step there in order, and then
+  runs ``make run`` as the image's user and ``.ci/run`` (which is ``make test``) as root.
+* ``python -m tests.packaging.chroot_build readme DIR`` clones the course into a root that has
+  nothing, and runs there the two lines that the README gives for such a machine.
+
+Every command has mounts and processes of its own: what it leaves behind ends with it.
 """
 
 import argparse
@@ -12,13 +17,20 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 COURSE = Path(__file__).resolve().parents[2]
 BASE = "python3.11 python3.11-venv python3.11-dev libpython3.11 ca-certificates"  # of python:slim
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# /proc, /dev and shared memory of a root, as a container has them
+MOUNT = (
+    "mount -t proc proc $0/proc && mount --rbind /dev $0/dev"
+    ' && mount -t tmpfs -o size=1g,mode=1777 tmpfs $0/dev/shm && exec chroot "$@"'
+)
+ALONE = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+CERTIFICATES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE")
 
 
 def steps(dockerfile: str, targets: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -31,6 +43,12 @@ def steps(dockerfile: str, targets: tuple[str, ...]) -> Iterator[tuple[str, str]
             stage = rest.rsplit(None, 1)[-1]
         if stage in targets:
             yield word, " ".join(rest.split())
+
+
+def empty_machine(readme: str) -> list[str]:
+    """Return the lines that the README gives for a machine that has nothing."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    return next(block for block in blocks if "apt-get" in block).splitlines()
 
 
 @dataclass
@@ -46,34 +64,41 @@ class Root:
         """Run a shell command as the image's user in its working folder."""
         home = {"HOME": "/root" if self.user == "root" else f"/home/{self.user}"}
         inside = f"cd {shlex.quote(self.work)} && {command}"
+        enter = [f"--userspec={self.user}", self.folder, "/bin/sh", "-ec", inside]
         subprocess.run(
-            ["chroot", f"--userspec={self.user}", self.folder, "/bin/sh", "-ec", inside],
+            [*ALONE, "sh", "-ec", MOUNT, self.folder, *enter],
             env=home | self.environment,
             check=True,
         )
 
-    def copy(self, argument: str) -> None:
-        """Copy files of the course, or change the owner of what an earlier stage made."""
+    def copy(self, argument: str, stages: dict[str, Path]) -> None:
+        """Copy files of the course, or of an earlier stage's root (``--from=``)."""
         words = argument.split()
-        options = [word for word in words if word.startswith("--")]
+        options = dict(word[2:].split("=") for word in words if word.startswith("--"))
         *sources, target = [word for word in words if not word.startswith("--")]
-        place = os.path.join(self.work, target)
-        if not any(option.startswith("--from=") for option in options):
-            into = self.folder / place.lstrip("/")
-            into.mkdir(parents=True, exist_ok=True)
-            ignored = [f"--exclude={line}" for line in _ignored()]
-            for source in sources:  # of a folder, what is in it
-                whole = (COURSE / source).is_dir()
-                what = ["-C", COURSE / source, "."] if whole else [source]
-                pack = subprocess.run(
-                    ["tar", "-c", *ignored, *what], cwd=COURSE, stdout=subprocess.PIPE, check=True
-                )
-                unpack = ["tar", "-x", "--no-same-owner", "-C", into]
-                subprocess.run(unpack, input=pack.stdout, check=True)
-        for option in options:
-            if option.startswith("--chown="):
-                owner = option.removeprefix("--chown=")
-                subprocess.run(["chroot", self.folder, "chown", "-R", owner, place], check=True)
+        place = self.folder / os.path.join(self.work, target).lstrip("/")
+        place.mkdir(parents=True, exist_ok=True)
+        stage = stages.get(options.get("from", ""))
+        ignored = [] if stage else [f"--exclude={line}" for line in _ignored()]
+        owner = ["--no-same-owner"]
+        if "chown" in options:
+            user, group = (self._id(name) for name in options["chown"].split(":"))
+            ignored += [f"--owner={user}", f"--group={group}", "--numeric-owner"]
+            owner = ["--same-owner"]
+        for source in sources:  # of a folder, what is in it
+            origin = (stage or COURSE) / source.lstrip("/")
+            what = [origin, "."] if origin.is_dir() else [origin.parent, origin.name]
+            pack = subprocess.Popen(["tar", "-c", *ignored, "-C", *what], stdout=subprocess.PIPE)
+            subprocess.run(["tar", "-x", *owner, "-C", place], stdin=pack.stdout, check=True)
+            if pack.wait():
+                raise subprocess.CalledProcessError(pack.returncode, pack.args)
+
+    def _id(self, name: str) -> str:
+        """The number of a user of the root (and of the group that has its name)."""
+        for line in (self.folder / "etc" / "passwd").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return line.split(":")[2]
+        return name
 
 
 def _ignored() -> list[str]:
@@ -82,49 +107,71 @@ def _ignored() -> list[str]:
     return [line.removeprefix("**/") if "**/" in line else f"./{line}" for line in lines]
 
 
-@contextmanager
-def mounted(folder: Path) -> Iterator[None]:
-    """/proc, /dev and shared memory in the root, as a container has them."""
-    with ExitStack() as stack:
-        for kind, options in (
-            ("proc", ["-t", "proc", "proc"]),
-            ("dev", ["--bind", "/dev"]),
-            ("dev/shm", ["-t", "tmpfs", "-o", "size=1g", "tmpfs"]),
-        ):
-            subprocess.run(["mount", *options, folder / kind], check=True)
-            stack.callback(subprocess.run, ["umount", folder / kind], check=False)
-        yield
+def bare(folder: Path) -> Root:
+    """Make a Debian 12 root that reaches the network as this machine does."""
+    subprocess.run(["debootstrap", "--variant=minbase", "bookworm", folder], check=True)
+    (folder / "etc" / "resolv.conf").write_bytes(Path("/etc/resolv.conf").read_bytes())
+    root = Root(folder)
+    root.environment |= {name: os.environ[name] for name in PROXIES if name in os.environ}
+    if trusted := os.environ.get("SSL_CERT_FILE"):  # a proxy that signs with its own
+        (folder / "etc" / "trusted.pem").write_bytes(Path(trusted).read_bytes())
+        root.environment |= dict.fromkeys(CERTIFICATES, "/etc/trusted.pem")
+    return root
+
+
+def build_image(folder: Path) -> Root:
+    """Do the Dockerfile's steps of target ``cpu``; return the root of its last stage."""
+    base = bare(folder / "base")
+    base.run(f"apt-get update && apt-get install -y --no-install-recommends {BASE}")
+    stages: dict[str, Path] = {}
+    root = base
+    for word, rest in steps((COURSE / "Dockerfile").read_text(), ("build", "cpu")):
+        print(f"--- {word} {rest}", flush=True)
+        if word == "FROM":
+            stage = rest.rsplit(None, 1)[-1]
+            stages[stage] = folder / stage
+            subprocess.run(["cp", "-a", base.folder, stages[stage]], check=True)
+            root = Root(stages[stage], environment=dict(base.environment))
+        elif word == "RUN":
+            root.run(rest)
+        elif word == "COPY":
+            root.copy(rest, stages)
+        elif word == "WORKDIR":
+            root.work = rest
+            (root.folder / rest.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        elif word == "USER":
+            root.user = rest
+        elif word == "ENV":
+            name, value = rest.split("=", 1)
+            root.environment[name] = value.replace("$PATH", root.environment["PATH"])
+    return root
+
+
+def image(folder: Path) -> None:
+    """Build the image's root, run the labs there, and then the tests."""
+    root = build_image(folder)
+    root.run("make run")
+    root.user = "root"  # .ci/run installs what tests need beyond the image
+    root.run(".ci/run")
+
+
+def readme(folder: Path) -> None:
+    """Do on an empty machine what the README says, and nothing else."""
+    root = bare(folder / "empty")
+    root.work = "/course"
+    subprocess.run(["git", "clone", "-q", COURSE, root.folder / "course"], check=True)
+    for line in empty_machine((COURSE / "README.md").read_text()):
+        print(f"--- {line}", flush=True)
+        root.run(line)
 
 
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["image", "readme"])
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder.resolve()
-    subprocess.run(["debootstrap", "--variant=minbase", "bookworm", folder], check=True)
-    (folder / "etc" / "resolv.conf").write_bytes(Path("/etc/resolv.conf").read_bytes())
-    root = Root(folder)
-    with mounted(folder):
-        root.run(f"apt-get update && apt-get install -y --no-install-recommends {BASE}")
-        for word, rest in steps((COURSE / "Dockerfile").read_text(), ("build", "cpu")):
-            print(f"--- {word} {rest}", flush=True)
-            if word == "FROM":
-                root.user, root.work = "root", "/"
-            elif word == "RUN":
-                root.run(rest)
-            elif word == "COPY":
-                root.copy(rest)
-            elif word == "WORKDIR":
-                root.work = rest
-                (folder / rest.lstrip("/")).mkdir(parents=True, exist_ok=True)
-            elif word == "USER":
-                root.user = rest
-            elif word == "ENV":
-                name, value = rest.split("=", 1)
-                root.environment[name] = value.replace("$PATH", root.environment["PATH"])
-        root.run("make run")
-        root.user = "root"  # .ci/run installs what tests need beyond the image
-        root.run(".ci/run")
+    given = parser.parse_args()
+    {"image": image, "readme": readme}[given.what](given.folder.resolve())
 
 
 if __name__ == "__main__":

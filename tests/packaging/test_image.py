@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.conftest import COURSE
-from tests.packaging.chroot_build import COURSE as BUILT
+from tests.packaging import chroot_build
 from tests.packaging.chroot_build import Root, steps
 
 DOCKERFILE = (COURSE / "Dockerfile").read_text()
@@ -49,19 +49,54 @@ def test_ports_are_published_on_loopback_only():
 
 
 def test_files_are_copied_where_docker_would(tmp_path):
-    root = Root(tmp_path, work="/course")
-    root.copy("Makefile pyproject.toml ./")
-    root.copy("requirements requirements")
-    root.copy("data_scripts .")
-    assert (tmp_path / "course" / "Makefile").read_text() == (BUILT / "Makefile").read_text()
-    assert (tmp_path / "course" / "requirements" / "cpu.txt").exists()
-    assert (tmp_path / "course" / "simulate_store.py").exists()  # a folder's content, as Docker has
+    (tmp_path / "build" / "course" / ".venv").mkdir(parents=True)
+    (tmp_path / "build" / "course" / ".venv" / "python").symlink_to("/usr/bin/python3.11")
+    root = Root(tmp_path / "cpu", work="/course")
+    root.copy("--from=build /course /course", {"build": tmp_path / "build"})
+    root.copy("Makefile pyproject.toml ./", {})
+    root.copy("requirements requirements", {})
+    root.copy("data_scripts .", {})
+    course = tmp_path / "cpu" / "course"
+    assert os.readlink(course / ".venv" / "python") == "/usr/bin/python3.11"
+    assert (course / "Makefile").read_text() == (COURSE / "Makefile").read_text()
+    assert (course / "requirements" / "cpu.txt").exists()
+    assert (course / "simulate_store.py").exists()  # a folder's content, as Docker has
+
+
+def test_what_is_generated_stays_out_of_the_image(tmp_path, monkeypatch):
+    (tmp_path / "course" / "src" / "build").mkdir(parents=True)
+    for name in (".dockerignore", "README.md"):
+        (tmp_path / "course" / name).write_bytes((COURSE / name).read_bytes())
+    for ignored in (".venv", "build", "workspace", ".git", "src/__pycache__"):
+        (tmp_path / "course" / ignored).mkdir()
+    monkeypatch.setattr(chroot_build, "COURSE", tmp_path / "course")
+    Root(tmp_path / "root", work="/course").copy(". /course", {})
+    copied = {str(file.relative_to(tmp_path / "root")) for file in tmp_path.glob("root/**/*")}
+    assert copied == {
+        "course",
+        "course/.dockerignore",
+        "course/README.md",
+        "course/src",
+        "course/src/build",  # only the folder build of the course itself is ignored
+    }
+
+
+def test_the_readme_has_two_lines_for_an_empty_machine():
+    """They install what requirements/check.sh asks for; the script runs them."""
+    install, make = chroot_build.empty_machine((COURSE / "README.md").read_text())
+    assert make == "make run && make test"
+    asked = (COURSE / "requirements" / "check.sh").read_text()
+    needed = set(re.findall(r"apt-get install ([\w+.-]+)", asked))
+    brought = {"python3.11", "libpython3.11"}  # python3.11-dev depends on both
+    assert needed - brought <= set(install.split())
+    assert "python3.11-dev" in install
 
 
 @pytest.mark.skipif(ROOT not in os.environ, reason=f"{ROOT} names no folder to build a root in")
-def test_steps_run_in_a_bare_debian():
+@pytest.mark.parametrize("what", ["image", "readme"])
+def test_in_a_bare_debian(what):
     subprocess.run(
-        [sys.executable, "-m", "tests.packaging.chroot_build", os.environ[ROOT]],
+        [sys.executable, "-m", "tests.packaging.chroot_build", what, os.environ[ROOT]],
         cwd=COURSE,
         check=True,
     )
