@@ -7,20 +7,21 @@ PROFILE ?= laptop
 EVENTS  ?=
 SECTION ?=
 
-DEVICE  := $(if $(filter gpu,$(PROFILE)),gpu,cpu)
+GPU     := $(filter gpu,$(PROFILE))
+DEVICE  := $(or $(GPU),cpu)
 REQUIREMENTS := requirements/$(DEVICE).txt
 READY   := .venv/.ready-$(DEVICE)
 UV      := build/uv/bin/uv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export UV_LINK_MODE ?= copy
 
-.PHONY: run test lab notebooks slides lint lock setup gpu clean
+.PHONY: run test lab notebooks slides lint lock setup driver gpu clean
 
-run: $(READY) $(filter gpu,$(DEVICE))
+run: $(GPU:gpu=driver) $(READY) $(GPU)
 	lab run --dataset $(DATASET) --profile $(PROFILE) \
 	  $(if $(EVENTS),--events '$(EVENTS)') $(if $(SECTION),--section $(SECTION))
 
-test: $(READY) $(filter gpu,$(DEVICE)) lint
+test: $(GPU:gpu=driver) $(READY) $(GPU) lint
 	pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST)
 
 lab: $(READY)
@@ -40,9 +41,12 @@ lint: $(READY)
 
 setup: $(READY)
 
-# Fails, and says why, where TensorFlow sees no GPU.
+# Both fail, and say why: one where there is no GPU, before anything is downloaded for it, and
+# one where TensorFlow sees none.
+driver:
+	@sh requirements/check.sh $(PYTHON) gpu
 gpu: $(READY)
-	python -m multistage.device
+	@python -m multistage.device
 
 # uv, pinned and hashed, builds .venv from the lock with no resolver.
 $(READY): $(REQUIREMENTS) requirements/uv.txt pyproject.toml

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Says, before anything is installed, what this machine lacks to build the environment.
+# Says, before anything is installed, what this machine lacks to build the environment; with a
+# second argument "gpu" also whether CUDA finds a GPU.
 python=${1:-python3.11}
 
 need() { echo "missing: $1. To get it: $2" >&2; exit 1; }
@@ -26,3 +27,15 @@ try:
 except OSError:
     sys.exit(1)
 PY
+[ "${2:-}" = gpu ] || exit 0
+"$python" - <<'PY' && exit 0
+import ctypes, sys
+try:
+    cuda = ctypes.CDLL("libcuda.so.1")
+except OSError:
+    sys.exit(1)
+number = ctypes.c_int()
+sys.exit(bool(cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(number)) or not number.value))
+PY
+echo "Profile gpu: CUDA's driver finds no GPU. See what nvidia-smi says, or choose PROFILE=laptop." >&2
+exit 1

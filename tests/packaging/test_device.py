@@ -155,14 +155,70 @@ def would_do(*arguments: str) -> str:
 
 @pytest.mark.parametrize(("target", "work"), [("run", "lab run"), ("test", "pytest -n")])
 def test_make_asks_for_the_gpu_first(target, work):
-    said = would_do(target, "PROFILE=gpu")
-    assert said.index("python -m multistage.device") < said.index(work)
+    """The driver before anything is installed, TensorFlow before anything runs."""
+    said = would_do("-W", "requirements/gpu.txt", target, "PROFILE=gpu")
+    order = ["check.sh python3.11 gpu", "pip sync", "python -m multistage.device", work]
+    assert [said.index(step) for step in order] == sorted(said.index(step) for step in order)
     assert "multistage.device" not in would_do(target)
+    assert "check.sh python3.11 gpu" not in would_do(target)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="g++ builds a driver")
+@pytest.mark.parametrize(
+    ("started", "number", "code"), [(0, 2, 0), (0, 0, 1), (100, 0, 1)], ids=str
+)
+def test_make_asks_the_driver(tmp_path, started, number, code):
+    """A driver with GPUs, one without, and one that does not start (100: no device)."""
+    (tmp_path / "cuda.cc").write_text(
+        f'extern "C" int cuInit(unsigned) {{ return {started}; }}'
+        f'extern "C" int cuDeviceGetCount(int *n) {{ *n = {number}; return 0; }}'
+    )
+    build = "g++ -shared -fPIC cuda.cc -o libcuda.so.1"
+    subprocess.run(build.split(), cwd=tmp_path, check=True)
+    ended = subprocess.run(
+        ["sh", COURSE / "requirements" / "check.sh", sys.executable, "gpu"],
+        env=os.environ | {"LD_LIBRARY_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == code
+    said = "" if code == 0 else "Profile gpu: CUDA's driver finds no GPU."
+    assert ended.stderr.startswith(said)
+    assert len(ended.stderr.splitlines()) == code
 
 
 def test_make_installs_the_lock_of_the_device():
     assert "requirements/gpu.txt" in would_do("-W", "requirements/gpu.txt", "setup", "PROFILE=gpu")
     assert "requirements/cpu.txt" in would_do("-W", "requirements/cpu.txt", "setup")
+
+
+@pytest.mark.parametrize("lock", ["cpu", "gpu"])
+def test_doctor_offers_the_profile_where_there_is_a_gpu(tmp_path, monkeypatch, lock):
+    """A driver that reports one: with the CPU's TensorFlow, and with the GPU's."""
+    from multistage.lab import doctor
+
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho Tesla T4\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(doctor, "_installed", lambda name: "2.12.1" if lock == "gpu" else None)
+    found = doctor.gpu(tmp_path).found
+    assert found.startswith("Tesla T4")
+    assert {"cpu": "make setup PROFILE=gpu", "gpu": "make run PROFILE=gpu"}[lock] in found
+
+
+def test_doctor_offers_the_profile_where_tensorflow_sees_a_gpu(tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    from multistage.lab import doctor
+
+    assert "PROFILE=gpu" not in doctor.tensorflow_devices(tmp_path).found
+    seen = [tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: seen)
+    found = doctor.tensorflow_devices(tmp_path).found
+    assert "GPU:0" in found
+    assert "make run PROFILE=gpu" in found
 
 
 def test_the_error_is_one_that_a_user_can_mend(monkeypatch):
