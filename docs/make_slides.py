@@ -1,13 +1,15 @@
 """Make slides of lab 1: one HTML file that holds its pictures and asks the network for nothing.
 
-``python docs/make_slides.py build/slides.html`` (``make slides``). A slide is a text cell of
-the solved notebook with what follows it. Exercises are left out, code is folded. Arrow keys turn
-the slides.
+``python docs/make_slides.py build/slides.html`` (``make slides``). A slide has a heading, the text
+that leads to a result, and beside it the result and its reading. Exercises are left out, code is
+folded. Arrow keys turn the slides.
 """
 
 import base64
 import re
 import sys
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import nbformat
@@ -25,15 +27,20 @@ ANCHOR = re.compile(r'<a class="anchor-link".*?</a>', re.DOTALL)
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 html {{ scroll-snap-type: y mandatory; }}
-body {{ margin: 0; font: 1.35rem/1.4 system-ui, sans-serif; color: #222; }}
-section {{ box-sizing: border-box; height: 100vh; padding: 5vh 8vw; overflow: auto;
+body {{ margin: 0; font: clamp(0.8rem, 1.55vw, 2rem)/1.4 system-ui, sans-serif; color: #222; }}
+section {{ box-sizing: border-box; height: 100vh; padding: 4vh 6vw; overflow: auto;
   scroll-snap-align: start; border-bottom: 1px solid #ddd; }}
-h1, h2, h3 {{ line-height: 1.15; color: #14505c; }}
-img {{ max-width: 100%; max-height: 65vh; }}
+section > div {{ display: flex; gap: 4vw; }}
+.text {{ flex: 1; min-width: 0; }}
+.shown {{ flex: 1.4; min-width: 0; }}
+h1, h2, h3 {{ margin: 0 0 0.3em; line-height: 1.15; color: #14505c; }}
+p {{ margin: 0.6em 0; }}
+img {{ max-width: 100%; max-height: 70vh; }}
+.text img {{ max-height: 30vh; }}
 pre, code {{ font: 0.9em/1.4 ui-monospace, monospace; }}
-pre {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: 0.8em; }}
-td, th {{ padding: 0.2em 0.8em; text-align: right; border-bottom: 1px solid #ddd; }}
+pre {{ white-space: pre-wrap; }}
+table {{ border-collapse: collapse; font-size: 0.7em; }}
+td, th {{ padding: 0.2em 0.5em; text-align: right; border-bottom: 1px solid #ddd; }}
 details {{ font-size: 0.7em; color: #555; }}
 {style}
 </style></head><body>
@@ -51,43 +58,75 @@ addEventListener("keydown", event => {{
 """
 
 
+@dataclass
+class Slide:
+    """A heading, text that leads to a result, and the result with the text that reads it (HTML)."""
+
+    heading: str
+    text: str = ""
+    shown: str = ""
+
+    def add(self, markdown: str) -> None:
+        """Put text where it belongs: before the result, or under it."""
+        html = _html(nbformat.v4.new_markdown_cell(markdown))
+        if self.shown:
+            self.shown += html
+        else:
+            self.text += html
+
+    def html(self) -> str:
+        """Return it as a section of the page."""
+        heading = _html(nbformat.v4.new_markdown_cell(self.heading))
+        columns = f'<div class="text">{self.text}</div>'
+        if self.shown:
+            columns += f'<div class="shown">{self.shown}</div>'
+        return f"<section>{heading}<div>{columns}</div></section>"
+
+
 def make_slides(notebook: NotebookNode) -> str:
     """Return the page for an executed notebook."""
     from pygments.formatters import HtmlFormatter
 
-    slides: list[list[str]] = []
+    slides: list[Slide] = []
     exercise = False
-    for cell in notebook.cells:
+    for index, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
-            for heading, text in _parts(cell.source):
+            parts = _parts(cell.source)
+            for heading, text in parts:
                 exercise = exercise if not heading else "Exercise" in heading
-                if not exercise:
-                    slides.append([_html(nbformat.v4.new_markdown_cell(text))])
-        elif not exercise and "parameters" not in cell.metadata.get("tags", []):
-            slides[-1].append(_code(cell))
+                if exercise:
+                    continue
+                # text that reads a result stays beside it; what leads to another begins a slide
+                leads = (heading, text) == parts[-1] and _shows(notebook.cells, index)
+                if heading or (slides[-1].shown and leads):
+                    slides.append(Slide(heading or slides[-1].heading))
+                slides[-1].add(text)
+        elif not exercise and cell.get("outputs"):
+            slides[-1].shown += _code(cell)
     style = HtmlFormatter().get_style_defs(".highlight")
     title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
-    body = "\n".join(f"<section>{''.join(slide)}</section>" for slide in slides)
+    body = "\n".join(slide.html() for slide in slides)
     return PAGE.format(title=title, style=style, slides=body)
 
 
+def _shows(cells: list[NotebookNode], index: int) -> bool:
+    """Whether a cell between text cell ``index`` and the next text has an output."""
+    following = takewhile(lambda cell: cell.cell_type == "code", cells[index + 1 :])
+    return any(cell.outputs for cell in following)
+
+
 def _parts(markdown: str) -> list[tuple[str, str]]:
-    """Split at headings; the first part may have none."""
+    """Split into headings, each with the text under it; the first may be missing."""
     markdown = MERMAID.sub(PICTURE, markdown)
-    pieces = re.split(r"^(?=#{1,3} )", markdown, flags=re.MULTILINE)
-    heads = [re.match(r"#{1,3} (.*)", piece) for piece in pieces]
-    return [
-        (head[1] if head else "", piece)
-        for head, piece in zip(heads, pieces, strict=True)
-        if piece.strip()
-    ]
+    pieces = re.split(r"^(#{1,3} .*)$", markdown, flags=re.MULTILINE)
+    parts = zip(["", *pieces[1::2]], map(str.strip, pieces[::2]), strict=True)
+    return [(heading, text) for heading, text in parts if heading or text]
 
 
 def _code(cell: NotebookNode) -> str:
     source = nbformat.v4.new_code_cell(cell.source)
     shown = nbformat.v4.new_code_cell("", outputs=cell.outputs)
-    folded = f"<details><summary>code</summary>{_html(source)}</details>"
-    return folded + (_html(shown) if cell.outputs else "")
+    return f"<details><summary>code</summary>{_html(source)}</details>{_html(shown)}"
 
 
 def _html(cell: NotebookNode) -> str:
