@@ -1,4 +1,4 @@
-"""The GPU: what must be in place before TensorFlow and Merlin are imported.
+"""The machine: what must be in place before TensorFlow and Merlin are imported.
 
 No lab mentions a device. ``quiet`` calls :func:`prepare`, and the profile has the sizes.
 
@@ -15,14 +15,15 @@ from multistage.errors import CourseError
 
 # Set to 1, Merlin and NVTabular work on cuDF where it is installed. The labs expect pandas.
 CUDF = "MULTISTAGE_CUDF"
-# Dask's name for its setting distributed.diagnostics.nvml; merlin-core counts GPUs through it.
-NVML = "DASK_DISTRIBUTED__DIAGNOSTICS__NVML"
+# Dask's settings: merlin-core counts GPUs through the one, XGBoost's workers meet at the other.
+NVML = "distributed.diagnostics.nvml"
+MEET = "xgboost.scheduler_address"
 
 
 def prepare() -> None:
-    """Set up this process, and those that it starts, for TensorFlow on a GPU.
+    """Set up this process, and those that it starts, for this machine and its GPU.
 
-    What was set in the environment already is kept; without a GPU nothing changes.
+    What was set in the environment already is kept; without a GPU little changes.
 
     * A kernel takes memory of the card as it needs it, and not the whole card.
     * CUDA's libraries are found in the ``nvidia-*-cu11`` wheels: TensorFlow 2.12 does not look
@@ -30,16 +31,30 @@ def prepare() -> None:
     * merlin-core is told that there is no GPU. Where it counts one it expects cuDF, a cluster of
       CUDA workers, and a TensorFlow built for it, and stumbles over whichever is missing.
       TensorFlow, XGBoost and FAISS find the GPU by themselves.
+    * XGBoost's workers meet on the loopback. By itself it looks up this machine's name, fails
+      where that has no address, and else listens for the whole network.
     """
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     if os.environ.get(CUDF) != "1":
-        os.environ[NVML] = "False"
-        if dask := sys.modules.get("dask"):  # it has read its environment already
-            dask.config.set({"distributed.diagnostics.nvml": False})
+        _set_dask(NVML, False)
+    if _variable(MEET) not in os.environ:
+        _set_dask(MEET, "127.0.0.1")
     if wheels := _wheels():
         load_libraries(sorted(wheels.glob("*/lib/lib*.so*")))
         if (wheels / "cuda_nvcc").is_dir():
             os.environ.setdefault("XLA_FLAGS", f"--xla_gpu_cuda_data_dir={wheels / 'cuda_nvcc'}")
+
+
+def _set_dask(name: str, value: str | bool) -> None:
+    """Change a setting of Dask, here and in processes that this one starts."""
+    os.environ[_variable(name)] = str(value)
+    if dask := sys.modules.get("dask"):  # it has read its environment already
+        dask.config.set({name: value})
+
+
+def _variable(name: str) -> str:
+    """The environment's name for a setting of Dask."""
+    return f"DASK_{name.upper().replace('.', '__')}"
 
 
 def load_libraries(files: list[Path]) -> None:

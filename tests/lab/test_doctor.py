@@ -51,6 +51,11 @@ def test_packages_are_compared_with_their_pins(tmp_path):
     assert "make setup" in finding.mend
 
 
+def test_a_lock_is_not_for_another_python(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    assert doctor.packages(lock(tmp_path, "numpy==0.0.1\n")).state == "note"
+
+
 def test_a_taken_port_is_named(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

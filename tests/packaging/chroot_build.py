@@ -111,6 +111,7 @@ def bare(folder: Path) -> Root:
     """Make a Debian 12 root that reaches the network as this machine does."""
     subprocess.run(["debootstrap", "--variant=minbase", "bookworm", folder], check=True)
     (folder / "etc" / "resolv.conf").write_bytes(Path("/etc/resolv.conf").read_bytes())
+    (folder / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
     root = Root(folder)
     root.environment |= {name: os.environ[name] for name in PROXIES if name in os.environ}
     if trusted := os.environ.get("SSL_CERT_FILE"):  # a proxy that signs with its own

@@ -239,3 +239,29 @@ def test_the_error_is_one_that_a_user_can_mend(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", NoGpu)
     with pytest.raises(CourseError, match="built for CPUs only, sees no GPU"):
         device.require_gpu()
+
+
+TREES = """
+import socket, sys
+def unknown(name):
+    raise socket.gaierror(-2, "Name or service not known")
+socket.gethostbyname = unknown
+bound = set()
+def listens(event, given):
+    if event == "socket.bind" and "xgboost" in sys._getframe(1).f_code.co_filename:
+        bound.add(given[1][0])
+sys.addaudithook(listens)
+from dask import array
+from distributed import Client
+from xgboost import dask as xgb
+with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    x = array.arange(64, chunks=32).reshape(64, 1)
+    data = xgb.DaskDMatrix(client, x, x[:, 0] % 2)
+    grown = xgb.train(client, {"objective": "binary:logistic"}, data, num_boost_round=2)
+print(grown["booster"].num_boosted_rounds(), *bound)
+"""
+
+
+def test_trees_grow_on_a_machine_whose_name_has_no_address(tmp_path):
+    """As in a bare Debian; and XGBoost's tracker listens to this machine only."""
+    assert look(tmp_path, QUIET, TREES) == ["2 127.0.0.1"]
