@@ -1,11 +1,16 @@
+import os
+import signal
 import time
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from multistage import memory
 from multistage.errors import CourseError
-from multistage.exercises import Exercise, Wrong, check, hint
-from multistage.exercises.engine import NotYet, Unfilled
+from multistage.exercises import Exercise, Wrong, check, guard, hint
+from multistage.exercises.engine import Interrupted, NotYet, Unfilled
 from multistage.exercises.progress import Progress
 
 
@@ -127,8 +132,50 @@ def loops_and_swallows(values):
 
 @pytest.mark.parametrize("answer", [loops, loops_and_swallows])
 @pytest.mark.timeout(60)
-def test_an_endless_answer_ends(capsys, answer):
-    assert "did not end within 0.5 s" in refused(capsys, answer)[0]
+def test_an_endless_answer_ends_and_its_line_is_shown(capsys, answer):
+    message, card = refused(capsys, answer)
+    assert "did not end within 0.5 s" in message
+    assert "your line: line " in card
+
+
+def test_endless_recursion_is_named(capsys):
+    def calls_itself(values):
+        return calls_itself(values)
+
+    message, card = refused(capsys, calls_itself)
+    assert "RecursionError" in message
+    assert "return calls_itself(values)" in card
+
+
+@pytest.mark.parametrize("answer", ["lambda: 1.0", "lambda values, k: 1.0"])
+def test_another_signature_is_named_as_such(capsys, answer):
+    elsewhere = eval(compile(answer, "<another file>", "eval"))
+    assert "cannot be called as the exercise says" in refused(capsys, elsewhere)[0]
+
+
+def test_memory_is_bounded_for_the_check_alone(capsys, monkeypatch):
+    monkeypatch.setattr(guard, "ROOM", 100 * 2**20)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 0)
+
+    def grows(values):
+        rows = []
+        while True:
+            rows.append([0.0] * 100_000)
+
+    message, card = refused(capsys, grows)
+    assert "too much memory" in message
+    assert "rows.append" in card
+    assert len(bytearray(200 * 2**20)) == 200 * 2**20
+
+
+def test_an_interrupt_is_no_failure(capsys):
+    def interrupted(values):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.4)
+
+    with pytest.raises(Interrupted):
+        check("9.1", interrupted)
+    assert Progress.here().entry("9.1").attempts == 0
 
 
 def test_prints_are_caught_and_cut(capsys):
@@ -171,6 +218,32 @@ def test_a_patched_check_is_put_back(capsys, monkeypatch):
 
     assert "It replaced multistage.exercises.engine.probe" in refused(capsys, patches)[0]
     assert engine.probe is probe
+
+
+def test_a_patched_class_is_put_back(capsys):
+    total = pd.DataFrame.sum
+
+    def patches(values):
+        pd.DataFrame.sum = lambda self: 3
+        return float(sum(values))
+
+    assert "It replaced DataFrame.sum" in refused(capsys, patches)[0]
+    assert pd.DataFrame.sum is total
+
+
+def test_folder_and_environment_are_put_back(exercises, monkeypatch):
+    monkeypatch.setenv("KEPT", "1")
+
+    def wanders(values):
+        os.chdir("/")
+        os.environ["ADDED"] = "1"
+        os.environ.pop("KEPT", None)
+        return float(sum(values))
+
+    check("9.1", wanders)
+    assert Path.cwd() == exercises / "notebooks"
+    assert ("ADDED" in os.environ, os.environ.get("KEPT")) == (False, "1")
+    assert Progress.here().entry("9.1").passed
 
 
 def test_random_state_is_left_alone():

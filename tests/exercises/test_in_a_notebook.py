@@ -100,3 +100,46 @@ def test_the_card_of_a_pass_is_the_same_each_time(run):
     solved = "def double(x):\n    return 2 * x\n" + 'check("9.1", double)'
     first, second = run(solved), run(solved)
     assert first[0].outputs == second[0].outputs
+
+
+def test_what_an_answer_displays_draws_and_leaves_is_dropped(run):
+    noisy = """
+import matplotlib.pyplot as plt
+from IPython.display import display
+def double(x):
+    display("noise")
+    plt.plot([1, 2])
+    plt.figure()
+    return 2 * x
+"""
+    cells = run("%matplotlib inline", noisy + 'check("9.1", double)', "def double(x): exit()", FAIL)
+    (output,) = cells[1].outputs
+    assert output.data["text/plain"] == "Exercise 9.1: A double. Passed"
+    assert "It raised SystemExit" in cards(cells[3], "wrong")[0]
+
+
+# The limits of a check that nothing can interrupt, small.
+HURRY = """
+import dataclasses
+import multistage.exercises.engine as engine
+engine.GRACE = 0.5
+module.EXERCISES = [dataclasses.replace(module.EXERCISES[0], seconds=0.2)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("deed", "said"),
+    [
+        ("sum(range(10**13))", "line 3 of double was busy with one call that nothing can interr"),
+        ("import os; os._exit(1)", "never ended: the kernel was restarted or died"),
+    ],
+)
+def test_a_check_that_takes_its_kernel_with_it_is_told_of(run, deed, said):
+    answer = f"def double(x):\n    x += 1\n    {deed}\n"
+    with pytest.raises(CellError) as died:
+        run(HURRY, answer, FAIL)
+    assert died.value.name == "DeadKernelError"
+    told, right = run(answer + FAIL, "def double(x):\n    return 2 * x\n" + FAIL)
+    assert said in cards(told, "wrong")[0]
+    assert cards(right, "passed")
+    assert not list((run.course / "workspace").glob(".checking-*"))

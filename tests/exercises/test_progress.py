@@ -48,3 +48,21 @@ def test_the_solved_labs_leave_it_alone(progress, monkeypatch):
     monkeypatch.chdir(course / "labs_solutions")
     Progress.here().keep("1.1", Entry(passed=True))
     assert not (course / PROGRESS).exists()
+
+
+def as_a_folder(file):
+    file.mkdir(parents=True)
+
+
+def below_a_file(file):
+    file.parent.write_text("no folder")
+
+
+@pytest.mark.parametrize("unwritable", [as_a_folder, below_a_file])
+def test_what_cannot_be_written_is_said_and_remembered(progress, unwritable, capsys, monkeypatch):
+    monkeypatch.setattr("multistage.exercises.progress._UNWRITTEN", {})
+    unwritable(progress.file)
+    progress.keep("1.1", Entry(failures=2))
+    assert "workspace/progress.json cannot be written" in capsys.readouterr().err
+    assert Progress.here().entry("1.1").failures == 2
+    assert not list(progress.file.parent.glob(".progress-*"))

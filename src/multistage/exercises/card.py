@@ -1,8 +1,11 @@
 """The card under a check: rich text in a notebook, plain text elsewhere."""
 
+import re
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Literal
+
+from multistage.exercises.shell import find_notebook
 
 Kind = Literal["passed", "wrong", "open", "hint", "solution"]
 
@@ -15,6 +18,7 @@ _COLOURS = {
     "solution": "#3d85c6",
 }
 _WIDTH = 600  # characters of a shown value
+_CALL = re.compile(r"\w+\([^()]*\)")
 
 
 @dataclass(frozen=True)
@@ -61,22 +65,23 @@ class Card:
         ]
         if self.message:
             parts.append(f'<div style="margin-top: 0.3em">{escape(self.message)}</div>')
-        for label, value in self.facts.items():
+        if self.facts:  # labels in one column: what was expected stands above what came
             parts.append(
-                f'<div style="margin-top: 0.5em; opacity: 0.75">{escape(label)}</div>'
-                '<pre style="margin: 0.1em 0 0 0; padding: 0; background: transparent; '
-                f'color: inherit; white-space: pre-wrap">{escape(value)}</pre>'
+                '<div style="display: grid; grid-template-columns: max-content 1fr; '
+                'column-gap: 1.2em; row-gap: 0.3em; margin-top: 0.4em; align-items: baseline">'
             )
+            for label, value in self.facts.items():
+                label = f'<div style="opacity: 0.75">{escape(label)}</div>'
+                parts.append(label + _fixed("pre", value))
+            parts.append("</div>")
         if self.footer:
-            parts.append(
-                f'<div style="margin-top: 0.5em; opacity: 0.85">{escape(self.footer)}</div>'
-            )
+            footer = _CALL.sub(lambda call: _fixed("code", call[0]), self.footer)
+            parts.append(f'<div style="margin-top: 0.5em">{footer}</div>')
         return "\n".join([*parts, "</div>"])
 
     def show(self) -> None:
         """Show the card under the cell, or in the terminal."""
-        shell = _notebook_shell()
-        if shell is not None:
+        if find_notebook() is not None:
             from IPython.display import display
 
             display(self)
@@ -97,14 +102,10 @@ def shown(value: Any) -> str:
     return text if len(text) <= _WIDTH else text[:_WIDTH] + " …"
 
 
+def _fixed(tag: str, text: str) -> str:
+    style = "margin: 0; padding: 0; background: transparent; color: inherit; white-space: pre-wrap"
+    return f'<{tag} style="{style}">{escape(text, quote=False)}</{tag}>'
+
+
 def _indent(text: str) -> str:
     return "\n".join("    " + line for line in text.splitlines())
-
-
-def _notebook_shell() -> Any:
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return None
-    shell = get_ipython()
-    return shell if shell is not None and hasattr(shell, "kernel") else None

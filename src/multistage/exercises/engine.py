@@ -1,6 +1,7 @@
 """``check``, ``hint`` and ``solve``: what an attendee calls."""
 
 import linecache
+import re
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -11,14 +12,17 @@ import numpy as np
 from multistage.errors import CourseError
 from multistage.exercises.card import Card, shown
 from multistage.exercises.exercise import Exercise, Wrong, find_exercise
-from multistage.exercises.guard import Printed, TimeUp, guarded, within
+from multistage.exercises.guard import PATIENCE, Printed, TimeUp, guarded, within
 from multistage.exercises.progress import Progress
+from multistage.exercises.running import died, marked
+from multistage.exercises.shell import find_shell
 from multistage.exercises.source import solution
 from multistage.workspace import find_course
 
 __all__ = ["Exercise", "NotYet", "Unfilled", "Wrong", "check", "hint", "probe", "solve"]
 
 FAILURES_BEFORE_SOLUTION = 3
+GRACE = 60.0  # seconds that a check has to end by itself once its time is up
 
 
 class NotYet(CourseError):
@@ -26,6 +30,13 @@ class NotYet(CourseError):
 
     def _render_traceback_(self) -> list[str]:
         return ["The notebook stops here until the check passes."]
+
+
+class Interrupted(KeyboardInterrupt):
+    """The attendee stopped the check, and needs no stack of ours to know."""
+
+    def _render_traceback_(self) -> list[str]:
+        return ["The check was interrupted."]
 
 
 class Unfilled(NotImplementedError):
@@ -45,14 +56,21 @@ def check(exercise: str, answer: Callable[..., Any]) -> None:
     Raises:
         Unfilled: if the answer is still the stub.
         NotYet: if the answer is wrong. The cells below would run on a wrong function.
+        Interrupted: if the attendee interrupts it.
         CourseError: if there is no such exercise.
     """
     task = find_exercise(exercise)
     progress = Progress.here()
     entry = progress.entry(exercise)
     name = f"Exercise {task.id}: {task.title}"
+    mark = progress.mark(exercise)
     try:
-        probe(task, answer)
+        if said := died(mark):
+            raise Wrong(said)
+        with marked(mark, PATIENCE * task.seconds + GRACE):
+            probe(task, answer)
+    except KeyboardInterrupt:
+        raise Interrupted from None
     except NotImplementedError:
         Card(
             "open",
@@ -79,7 +97,8 @@ def probe(task: Exercise, answer: Callable[..., Any]) -> None:
     """Run the check of ``task`` on ``answer``: once with a fixed seed, once with a fresh one.
 
     Raises:
-        Wrong: if the answer is refused, raises, takes too long or replaces parts of a library.
+        Wrong: if the answer is refused, raises, takes too much time or memory, or replaces parts
+            of a library.
         NotImplementedError: if the answer does.
     """
     if not callable(answer):
@@ -91,10 +110,12 @@ def probe(task: Exercise, answer: Callable[..., Any]) -> None:
             within(task.seconds, partial(_call, task, answer))
     except NotImplementedError:
         raise
-    except TimeUp:
-        raise Wrong(
+    except TimeUp as up:
+        raise _wrong(
             f"It did not end within {task.seconds:g} s. Look for a loop that never ends, or for "
-            "work that can be done once."
+            "work that can be done once.",
+            _own_line(up, answer),
+            printed,
         ) from None
     except Wrong as wrong:
         wrong.printed = printed.text
@@ -135,7 +156,7 @@ def solve(exercise: str) -> None:
     entry = progress.entry(exercise)
     entry.solution_shown = True
     progress.keep(exercise, entry)
-    shell = _shell()
+    shell = find_shell()
     if shell is not None:
         file = f"<solution of exercise {exercise}>"
         linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
@@ -163,7 +184,7 @@ def _wrong_card(name: str, wrong: Wrong, footer: str) -> Card:
 
 def _way_on(exercise: str, failures: int) -> str:
     """The card's last line. What it offers can be called, whatever the notebook imported."""
-    shell = _shell()
+    shell = find_shell()
     if shell is not None:
         shell.user_ns.setdefault("hint", hint)
         shell.user_ns.setdefault("solve", solve)
@@ -175,12 +196,22 @@ def _way_on(exercise: str, failures: int) -> str:
 def _raised(error: BaseException, answer: Callable[..., Any], printed: Printed) -> Wrong:
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     line = _own_line(error, answer)
-    if line:
-        wrong = Wrong(f"It raised {said}")
-        wrong.line = line
+    if isinstance(error, MemoryError):
+        message = "It wants too much memory. Look for a list that grows without end."
+    elif line:
+        message = f"It raised {said}"
+        if isinstance(error, NameError):
+            message += ". Is it spelt right? After a restart, run the cells above first."
+    elif isinstance(error, TypeError) and re.search(r"\bargument", str(error)):
+        message = f"It cannot be called as the exercise says: {error}. Keep its line with def."
     else:
-        wrong = Wrong(f"The check could not use what it returned ({said}).")
-    wrong.printed = printed.text
+        message = f"The check could not use what it returned ({said})."
+    return _wrong(message, line, printed)
+
+
+def _wrong(message: str, line: str, printed: Printed) -> Wrong:
+    wrong = Wrong(message)
+    wrong.line, wrong.printed = line, printed.text
     return wrong
 
 
@@ -198,11 +229,3 @@ def _own_line(error: BaseException, answer: Callable[..., Any]) -> str:
 
 def _kind(value: Any) -> str:
     return f"{type(value).__name__}: {shown(value)}"
-
-
-def _shell() -> Any:
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return None
-    return get_ipython()

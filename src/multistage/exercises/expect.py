@@ -65,4 +65,6 @@ def array(got: Any, expected: np.ndarray, what: str = "The result", rtol: float 
 
 def _names(kind: type | tuple[type, ...]) -> str:
     kinds = kind if isinstance(kind, tuple) else (kind,)
+    if np.number in kinds:
+        return "a number"
     return " or ".join(k.__name__ for k in kinds)

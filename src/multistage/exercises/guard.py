@@ -1,12 +1,15 @@
 """Run somebody's answer so that it can do no harm to the notebook around it.
 
-For the time of a check, what it prints is caught (and dropped beyond a limit), a timer ends it,
-and attributes of the libraries that it replaced are put back.
+For the time of a check, what it prints is caught (and dropped beyond a limit), what it displays is
+dropped, a timer ends it, its memory is bounded, and what it replaced or set is put back: attributes
+of libraries, seeds, the working directory, the environment.
 """
 
 import builtins
+import contextlib
 import io
 import math
+import os
 import random
 import signal
 import sys
@@ -15,12 +18,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from types import FrameType, ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from multistage import memory
+from multistage.exercises.shell import find_shell
+
 PRINT_LIMIT = 2_000  # characters of output that are kept
 PATIENCE = 3  # times its limit that a call may take on a busy machine
+ROOM = 2**30  # bytes that a call may take at least; half of what is free if that is more
 _OURS = "multistage."
 
 
@@ -100,40 +108,93 @@ def _is_limited(frame: FrameType | None) -> bool:
 
 
 @contextmanager
+def guarded() -> Iterator[tuple[Printed, list[str]]]:
+    """Keep the body from doing harm; yield what it prints and the names that it replaces.
+
+    The names are filled in when the body has ended.
+    """
+    printed = Printed()
+    with (
+        unpatched() as changed,
+        surroundings_kept(),
+        nothing_shown(),
+        memory.bounded(max(ROOM, memory.free_bytes() // 2)),
+        redirect_stdout(printed),
+        redirect_stderr(printed),
+    ):
+        yield printed, changed
+
+
+@contextmanager
 def unpatched() -> Iterator[list[str]]:
     """Put back what the body replaced in libraries; yield the list of names, filled at the end."""
-    kept = {module: _callables(module) for module in _watched()}
-    state = np.random.get_state(), random.getstate()
+    kept = {place: _callables(place) for place in _watched()}
     changed: list[str] = []
     try:
         yield changed
     finally:
-        for module, before in kept.items():
-            changed += _put_back(module, before)
-        np.random.set_state(state[0])
-        random.setstate(state[1])
+        for place, before in kept.items():
+            changed += _put_back(place, before)
 
 
 @contextmanager
-def guarded() -> Iterator[tuple[Printed, list[str]]]:
-    """Catch what the body prints and put back what it replaces; yield the print and the names."""
-    printed = Printed()
-    with unpatched() as changed, redirect_stdout(printed), redirect_stderr(printed):
-        yield printed, changed
+def surroundings_kept() -> Iterator[None]:
+    """Put back the seeds, the working directory and the environment that the body changed."""
+    state, numbers = np.random.get_state(), random.getstate()
+    folder, environment = os.getcwd(), dict(os.environ)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+        random.setstate(numbers)
+        with contextlib.suppress(OSError):  # a folder that is gone
+            os.chdir(folder)
+        if os.environ != environment:
+            os.environ.clear()
+            os.environ.update(environment)
 
 
-def _watched() -> list[ModuleType]:
+@contextmanager
+def nothing_shown() -> Iterator[None]:
+    """Drop what the body displays in a notebook, close its figures, make ``exit()`` an error."""
+    shell = find_shell()
+    if shell is None:
+        yield
+        return
+    from IPython.utils.capture import capture_output
+
+    before = _figures()
+    shell.ask_exit = _leave
+    try:
+        with capture_output(stdout=False, stderr=False):
+            yield
+    finally:
+        del shell.ask_exit
+        for number in _figures() - before:
+            sys.modules["matplotlib.pyplot"].close(number)
+
+
+def _leave() -> None:
+    raise SystemExit("exit() ends the notebook's kernel")
+
+
+def _figures() -> set[int]:
+    plot = sys.modules.get("matplotlib.pyplot")
+    return set(plot.get_fignums()) if plot else set()
+
+
+def _watched() -> list[Any]:
     ours = [module for name, module in sys.modules.items() if name.startswith(_OURS) and module]
-    return [builtins, math, random, np, np.random, np.linalg, pd, *ours]
+    return [builtins, math, random, np, np.random, np.linalg, pd, pd.DataFrame, pd.Series, *ours]
 
 
-def _callables(module: ModuleType) -> dict[str, object]:
-    return {name: value for name, value in vars(module).items() if callable(value)}
+def _callables(place: ModuleType | type) -> dict[str, object]:
+    return {name: value for name, value in vars(place).items() if callable(value)}
 
 
-def _put_back(module: ModuleType, before: dict[str, object]) -> list[str]:
-    now = vars(module)
-    changed = [name for name, value in before.items() if now.get(name, module) is not value]
+def _put_back(place: ModuleType | type, before: dict[str, object]) -> list[str]:
+    now = vars(place)
+    changed = [name for name, value in before.items() if now.get(name, before) is not value]
     for name in changed:
-        setattr(module, name, before[name])
-    return [f"{module.__name__}.{name}" for name in changed]
+        setattr(place, name, before[name])
+    return [f"{place.__name__}.{name}" for name in changed]

@@ -15,6 +15,8 @@ from pathlib import Path
 from multistage.errors import CourseError
 from multistage.workspace import PROGRESS, find_course
 
+MARK = ".checking-"
+
 
 @dataclass
 class Entry:
@@ -28,7 +30,10 @@ class Entry:
 
 
 class Progress:
-    """The entries of every exercise; written at each change if there is a file to keep them."""
+    """The entries of every exercise; written at each change if there is a file to keep them.
+
+    What cannot be written is said, and remembered until the kernel ends.
+    """
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
@@ -51,9 +56,9 @@ class Progress:
             return self._memory
         try:
             kept = json.loads(self.file.read_text())["exercises"]
-            return {name: Entry(**entry) for name, entry in kept.items()}
-        except FileNotFoundError:
-            return {}
+            return {name: Entry(**entry) for name, entry in kept.items()} | _UNWRITTEN
+        except OSError:  # there is none yet, or it may not be read
+            return dict(_UNWRITTEN)
         except (ValueError, TypeError, KeyError, AttributeError):
             aside = self.file.with_name(f"progress-unreadable-{datetime.now():%Y%m%d-%H%M%S}.json")
             os.replace(self.file, aside)
@@ -73,12 +78,30 @@ class Progress:
         entries[exercise] = entry
         if self.file is None:
             return
+        try:
+            self._write(entries)
+            _UNWRITTEN.clear()
+        except OSError as error:
+            _UNWRITTEN[exercise] = entry
+            said = f"{PROGRESS} cannot be written ({error.strerror})"
+            print(f"{said}: progress is lost when the kernel ends.", file=sys.stderr)
+
+    def mark(self, exercise: str) -> Path | None:
+        """Return the file that stands while a check runs, see ``running``; None if none may."""
+        return self.file.with_name(f"{MARK}{exercise}") if self.file else None
+
+    def _write(self, entries: dict[str, Entry]) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         body = {"version": 1, "exercises": {name: asdict(e) for name, e in entries.items()}}
         handle, aside = tempfile.mkstemp(prefix=".progress-", dir=self.file.parent)
-        with os.fdopen(handle, "w") as stream:
-            json.dump(body, stream, indent=1, sort_keys=True)
-        os.replace(aside, self.file)
+        try:
+            with os.fdopen(handle, "w") as stream:
+                json.dump(body, stream, indent=1, sort_keys=True)
+            os.replace(aside, self.file)
+        except OSError:
+            os.unlink(aside)
+            raise
 
 
 _IN_MEMORY = Progress()
+_UNWRITTEN: dict[str, Entry] = {}
