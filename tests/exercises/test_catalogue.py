@@ -1,7 +1,11 @@
 """Every exercise of every lab: hints, a reference that passes, wrong answers that are refused."""
 
+import copy
 import importlib
+import pickle
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from multistage.authoring import find_sections
@@ -59,6 +63,57 @@ def test_the_reference_passes(exercise):
     answer = reference(COURSE, exercise.id)
     for _ in range(3):  # each time with a fresh seed as well
         probe(exercise, answer)
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+def test_other_seeds_give_other_inputs(exercise):
+    """An answer learnt by heart cannot know them."""
+
+    def inputs(seed):
+        seen = []
+
+        def spied(*given, **named):
+            seen.append(pickle.dumps((given, named)))
+            return answer(*given, **named)
+
+        exercise.check(spied, np.random.default_rng(seed))
+        return set(seen)
+
+    answer = reference(COURSE, exercise.id)
+    assert inputs(1) != inputs(2)
+
+
+def spoil(value):
+    """Leave of a mutable value as little as possible."""
+    if isinstance(value, np.ndarray):
+        value[...] = 0
+    elif isinstance(value, pd.DataFrame):
+        value.drop(value.index, inplace=True)
+    elif isinstance(value, dict):
+        for inside in value.values():
+            spoil(inside)
+        value.clear()
+    elif isinstance(value, list | set):
+        value.clear()
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+def test_an_answer_that_spoils_its_inputs_does_no_harm(exercise):
+    """It passes, or is told just that."""
+    said = ""
+
+    def spoiling(*given, **named):
+        result = copy.deepcopy(answer(*given, **named))
+        for value in (*given, *named.values()):
+            spoil(value)
+        return result
+
+    answer = reference(COURSE, exercise.id)
+    try:
+        probe(exercise, spoiling)
+    except Wrong as refused:
+        said = refused.message
+    assert not said or "changed" in said
 
 
 @pytest.mark.parametrize(("exercise", "answer", "said"), WRONG)
