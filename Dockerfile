@@ -45,12 +45,12 @@ RUN python3 -m pip install --no-cache-dir \
     ipywidgets==8.1.9 \
     jupytext==1.19.6 \
     merlin-models==23.12.0 \
-    nbgrader==0.9.6 \
+    nbgrader==0.9.5 \
     nbval==0.11.0 \
     pandera==0.22.1 \
     papermill==2.7.0 \
     ranx==0.3.21 \
-    typer==0.29.2 \
+    typer==0.29.1 \
     xgboost==2.0.3
 RUN install -d -o 1000 -g 1000 /course /course/build /course/workspace
 COPY --chown=1000:1000 . /course
