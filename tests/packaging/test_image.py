@@ -50,6 +50,22 @@ def test_ports_are_published_on_loopback_only():
     assert all(s["shm_size"] == "1g" for n, s in services.items() if n != "redis")
 
 
+def test_every_change_is_tested_on_a_cpu_and_the_gpu_by_hand_or_at_night():
+    flows = {
+        name: yaml.safe_load((COURSE / ".github" / "workflows" / f"{name}.yml").read_text())
+        for name in ("test", "nightly")
+    }
+    # YAML reads the key "on" as true
+    assert set(flows["test"][True]) == {"push", "pull_request"}
+    assert set(flows["nightly"][True]) == {"workflow_dispatch", "schedule"}
+    runs = {
+        name: [step.get("run") for job in flow["jobs"].values() for step in job["steps"]]
+        for name, flow in flows.items()
+    }
+    assert ".ci/run" in runs["test"]
+    assert "make test PROFILE=gpu" in runs["nightly"]
+
+
 def test_files_are_copied_where_docker_would(tmp_path):
     (tmp_path / "build" / "course" / ".venv").mkdir(parents=True)
     (tmp_path / "build" / "course" / ".venv" / "python").symlink_to("/usr/bin/python3.11")
