@@ -134,6 +134,7 @@ def _train(rng, user_table, item_table, dim):
         ],
         axis=1,
     )
+    frame["retrieval_score"] = rng.normal(size=rows).astype("float32")
     frame["target"] = rng.integers(0, 2, rows).astype("float32")
 
     def category(name, size, tags):
@@ -166,7 +167,8 @@ def _train(rng, user_table, item_table, dim):
     data = Dataset(frame[retrieval_schema.column_names], schema=retrieval_schema)
     two_tower.fit(data, batch_size=32, epochs=1, verbose=0)
 
-    ranking_schema = Schema([*user_schema, *item_schema, *context, target])
+    pair = [number("retrieval_score", [])]  # of user and product: retrieval hands it on
+    ranking_schema = Schema([*user_schema, *item_schema, *context, *pair, target])
     ranker = mm.DLRMModel(
         ranking_schema,
         embedding_dim=4,

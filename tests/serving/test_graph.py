@@ -45,6 +45,8 @@ def test_no_product_comes_back_that_its_user_has_seen_or_that_is_not_available(
 
 
 def test_scores_fall_and_are_those_of_the_ranker(ask, everybody, exports, user_features, users):
+    import faiss
+
     from multistage.serving.catalog import Context
     from multistage.serving.saved_model import SavedModel
 
@@ -57,6 +59,10 @@ def test_scores_fall_and_are_those_of_the_ranker(ask, everybody, exports, user_f
     for name in ("user", "user_activity", "user_price"):
         columns[name] = np.full(10, user_features[name].iloc[row])
     columns |= {name: np.full(10, value) for name, value in context.items()}
+    query = SavedModel(exports / "query_tower")({name: c[:1] for name, c in columns.items()})[0]
+    index = faiss.read_index(str(exports / "index" / "index.faiss"))
+    vectors = np.stack([index.reconstruct(int(product)) for product in products.index])
+    columns["retrieval_score"] = vectors @ query
     scores = SavedModel(exports / "ranker")(columns)[:, 0]
     assert np.allclose(scores, everybody["ordered_scores"][row], atol=1e-6)
 

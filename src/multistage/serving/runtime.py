@@ -1,9 +1,10 @@
 """Run a Merlin graph so that every node is evaluated once, in process or on Triton.
 
-``merlin.dag``'s executor evaluates a node again for every path that leads to it. ``OnceExecutor``
-remembers what a node returned for as long as one request lasts. ``ServingRuntime`` exports a graph
-to Triton's Python backend with a small model file of our own in place of Merlin's, which would
-import every framework that Merlin knows before the server is ready.
+``merlin.dag``'s executor evaluates a node again for every path that leads to it, and looks up
+columns and formats anew each time. ``OnceExecutor`` keeps what a node returned for as long as one
+request lasts. ``ServingRuntime`` exports a graph to Triton's Python backend with a small model file
+of our own in place of Merlin's, which would import every framework that Merlin knows before the
+server is ready.
 """
 
 import json
@@ -14,7 +15,6 @@ from time import perf_counter
 from typing import Any
 
 from merlin.dag import Graph, Node, postorder_iter_nodes
-from merlin.dag.executors import LocalExecutor
 from merlin.dag.runtime import Runtime
 from merlin.schema import Schema
 from merlin.table import TensorTable
@@ -35,43 +35,53 @@ class Step:
     table: TensorTable
 
 
-class OnceExecutor(LocalExecutor):
-    """Merlin's local executor, with a memory. Make one for each request."""
+class OnceExecutor:
+    """Evaluates every node of a graph once a request, parents before their children.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._results: dict[int, TensorTable] = {}
+    Which columns a node selects is looked up when the executor is made, for the graph does not
+    change. Tables stay as they are: every operator must take numpy columns.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        """Prepare to run ``graph``, whose schemas are known."""
+        self._nodes = list(postorder_iter_nodes(graph.output_node))
+        self._selections = [node.input_columns.resolve(node.input_schema) for node in self._nodes]
         self.steps: list[Step] = []
 
-    def _execute_node(
-        self, node: Node, transformable: Any, capture_dtypes: bool = False, strict: bool = False
-    ) -> TensorTable:
-        if id(node) not in self._results:
-            self._results[id(node)] = super()._execute_node(
-                node, transformable, capture_dtypes, strict
-            )
-        return self._results[id(node)]
-
-    def _run_node_transform(
-        self, node: Node, input_data: Any, capture_dtypes: bool = False, strict: bool = False
-    ) -> TensorTable:
-        start = perf_counter()
-        table = super()._run_node_transform(node, input_data, capture_dtypes, strict)
-        if node.op:
+    def transform(self, request: TensorTable) -> TensorTable:
+        """Return the last node's table; what each node did is then in :attr:`steps`."""
+        self.steps = []
+        tables: dict[Node, TensorTable] = {}
+        for node, selection in zip(self._nodes, self._selections, strict=True):
+            start = perf_counter()
+            parents = [tables[parent] for parent in node.parents_with_dependencies]
+            table = tables[node] = node.op.transform(selection, _join(node, parents, request))
             self.steps.append(Step(type(node.op).__name__, perf_counter() - start, table))
         return table
+
+
+def _join(node: Node, parents: list[TensorTable], request: TensorTable) -> TensorTable:
+    """Return the node's input: its parents' columns and, if these lack some, the request's."""
+    if len(parents) == 1 and len(parents[0]) >= len(node.input_schema):
+        return parents[0]
+    columns: dict[str, Any] = {}
+    for table in (request, *parents):
+        columns.update(table.items())
+    return TensorTable({name: columns[name] for name in node.input_schema.column_names})
 
 
 class ServingRuntime(Runtime):
     """In process, and as an exporter: ``ensemble.export(folder, runtime=ServingRuntime())``."""
 
     def __init__(self) -> None:
-        super().__init__(executor=OnceExecutor())
+        super().__init__()
+        self._graph: Graph | None = None
 
     def transform(self, graph: Graph, transformable: TensorTable) -> TensorTable:
         """Run one request; what each node did is then in :attr:`steps`."""
-        self.executor = OnceExecutor()
-        return super().transform(graph, transformable)
+        if graph is not self._graph:
+            self._graph, self.executor = graph, OnceExecutor(graph)
+        return self.executor.transform(transformable)
 
     @property
     def steps(self) -> list[Step]:

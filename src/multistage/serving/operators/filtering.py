@@ -4,14 +4,18 @@ from pathlib import Path
 
 import numpy as np
 from merlin.schema import ColumnSchema, Schema
-from merlin.table import TensorTable
+from merlin.table import TensorColumn, TensorTable
 
 from multistage.serving.catalog import popular_products, read_catalog
 from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
 
 
 class FilterCandidates(ServingOperator):
-    """Drops what each user has seen and what is not available; fills up with popular products."""
+    """Drops what each user has seen and what is not available; fills up with popular products.
+
+    A product that was filled in has the retrieval score of the user's last candidate: retrieval
+    would not have given it more.
+    """
 
     artifacts = ("item_features", "popularity")
 
@@ -22,50 +26,55 @@ class FilterCandidates(ServingOperator):
 
     def load(self, exports: Path) -> None:
         """Read which products are available, and the popular ones among them."""
-        catalog = read_catalog(exports / "item_features")
-        self._available = catalog.ids[catalog.available]
+        self._catalog = read_catalog(exports / "item_features")
+        self._available = np.append(self._catalog.available, False)  # the last: unknown products
         popular = popular_products(exports / "popularity").ids
-        self._popular = popular[np.isin(popular, self._available)]
+        self._popular = popular[self._available[self._catalog.positions(popular)]]
 
     def adds(self) -> Schema:
-        """Return ``candidate_ids``, narrower than before; -1 where too few are left."""
-        return Schema([ColumnSchema("candidate_ids", dtype="int64", dims=(None, self.keep))])
+        """Return the candidates and their scores, narrower; -1 where too few are left."""
+        return Schema(
+            [
+                ColumnSchema("candidate_ids", dtype="int64", dims=(None, self.keep)),
+                ColumnSchema("retrieval_score", dtype="float32", dims=(None, self.keep)),
+            ]
+        )
 
     def run(self, table: TensorTable) -> dict[str, np.ndarray]:
         """Return the candidates that passed, shape (users, keep), in the order retrieved."""
-        candidates = table["candidate_ids"].values
-        seen, offsets = table["seen"].values, table["seen"].offsets
-        passed = self._offered(candidates) & ~_in_own_row(candidates, seen, offsets)
-
-        kept = np.full((len(candidates), self.keep), NO_PRODUCT, "int64")
+        ids, scores = table["candidate_ids"].values, table["retrieval_score"].values
+        positions = self._catalog.positions(ids)
+        passed = self._available[positions] & ~self._seen(positions, table["seen"])
         place = np.cumsum(passed, axis=1) - 1
         passed &= place < self.keep
         row, column = np.nonzero(passed)
-        kept[row, place[row, column]] = candidates[row, column]
 
-        for short in np.flatnonzero(passed.sum(axis=1) < self.keep):
+        kept = np.full((len(ids), self.keep), NO_PRODUCT, "int64")
+        kept[row, place[row, column]] = ids[row, column]
+        last = np.maximum((ids != NO_PRODUCT).sum(axis=1) - 1, 0)
+        kept_scores = np.repeat(np.take_along_axis(scores, last[:, None], 1), self.keep, axis=1)
+        kept_scores[row, place[row, column]] = scores[row, column]
+
+        seen, offsets = table["seen"].values, table["seen"].offsets
+        for short in np.flatnonzero(kept[:, -1] == NO_PRODUCT):
             mine = seen[offsets[short] : offsets[short + 1]]
             gaps = np.flatnonzero(kept[short] == NO_PRODUCT)
             fill = self._fill(kept[short], mine)[: gaps.size]
             kept[short, gaps[: fill.size]] = fill
-        return {"candidate_ids": kept}
+        return {"candidate_ids": kept, "retrieval_score": kept_scores}
 
-    def _offered(self, candidates: np.ndarray) -> np.ndarray:
-        found = np.searchsorted(self._available, candidates)
-        return self._available[np.minimum(found, self._available.size - 1)] == candidates
+    def _seen(self, positions: np.ndarray, seen: TensorColumn) -> np.ndarray:
+        """Return for each candidate whether it is among the products that its own user has seen."""
+        found = np.zeros(positions.shape, bool)
+        mine = np.zeros(self._available.size, bool)
+        seen_positions = self._catalog.positions(seen.values)
+        for user in range(len(positions)):
+            own = seen_positions[seen.offsets[user] : seen.offsets[user + 1]]
+            mine[own] = True
+            found[user] = mine[positions[user]]
+            mine[own] = False
+        return found
 
     def _fill(self, there: np.ndarray, seen: np.ndarray) -> np.ndarray:
         popular = self._popular[: self.keep + there.size + seen.size]  # enough, whatever repeats
         return popular[~np.isin(popular, np.concatenate([there, seen]))]
-
-
-def _in_own_row(candidates: np.ndarray, seen: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return for each candidate whether it is among the products that its own user has seen."""
-    products, codes = np.unique(candidates, return_inverse=True)
-    found = np.minimum(np.searchsorted(products, seen), products.size - 1)
-    of_a_candidate = products[found] == seen
-    user = np.repeat(np.arange(len(candidates)), np.diff(offsets))
-    # One number for each pair of user and product: comparing pairs is comparing numbers.
-    seen_pairs = (user * products.size + found)[of_a_candidate]
-    pairs = np.arange(len(candidates))[:, None] * products.size + codes.reshape(candidates.shape)
-    return np.isin(pairs, seen_pairs)

@@ -7,7 +7,7 @@ from merlin.schema import ColumnSchema, Schema
 from merlin.table import TensorTable
 
 from multistage.serving.catalog import popular_products
-from multistage.serving.operators.base import ServingOperator
+from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
 from multistage.serving.request import Mark
 from multistage.serving.saved_model import SavedModel
 
@@ -58,18 +58,26 @@ class RetrieveCandidates(ServingOperator):
         faiss.omp_set_num_threads(1)
         self._index = faiss.read_index(str(exports / "index" / "index.faiss"))
         popular = popular_products(exports / "popularity").ids[: self.depth]
-        self._popular = np.full(self.depth, -1, "int64")
+        self._popular = np.full(self.depth, NO_PRODUCT, "int64")
         self._popular[: popular.size] = popular
 
     def adds(self) -> Schema:
-        """Return ``candidate_ids``, best first; -1 where the index has too few."""
-        return Schema([ColumnSchema("candidate_ids", dtype="int64", dims=(None, self.depth))])
+        """Return the candidates, best first, and their scores; -1 where the index has too few."""
+        return Schema(
+            [
+                ColumnSchema("candidate_ids", dtype="int64", dims=(None, self.depth)),
+                ColumnSchema("retrieval_score", dtype="float32", dims=(None, self.depth)),
+            ]
+        )
 
     def run(self, table: TensorTable) -> dict[str, np.ndarray]:
-        """Return the candidates, shape (users, depth)."""
+        """Return the candidates and their scores, shape (users, depth); popular ones score 0."""
         mark = table["mark"].values
         personal = mark == Mark.PERSONAL
         ids = np.repeat(self._popular[None], mark.size, axis=0)
+        scores = np.zeros(ids.shape, "float32")
         if personal.any():
-            _, ids[personal] = self._index.search(table["user_vector"].values[personal], self.depth)
-        return {"candidate_ids": ids}
+            vectors = table["user_vector"].values[personal]
+            scores[personal], ids[personal] = self._index.search(vectors, self.depth)
+            scores[ids == NO_PRODUCT] = 0.0  # FAISS writes the lowest of all numbers there
+        return {"candidate_ids": ids, "retrieval_score": scores}

@@ -15,7 +15,9 @@ from multistage.serving.saved_model import SavedModel
 class ScoreCandidates(ServingOperator):
     """Joins user, product and context, and calls the ranker once for the whole request.
 
-    The product's features come from the columnar snapshot that was exported with the index.
+    The names of the ranker's inputs decide what it is fed: a column of the products, of the
+    context, or of the table, the latter with one value a user or one a candidate. The products'
+    features come from the columnar snapshot that was exported with the index.
     A user without features keeps the popular products in their order: the score is then each
     product's share of all purchases.
     """
@@ -60,7 +62,10 @@ class ScoreCandidates(ServingOperator):
         for name in self._ranker.inputs:
             if name in self._catalog.features:
                 columns[name] = self._catalog.features[name][items]
-            else:
-                by_user = context[name] if name in context else table[name].values[users]
-                columns[name] = np.repeat(by_user, self.candidates)
+                continue
+            column = context[name] if name in context else table[name].values[users]
+            # One value a user, or already one a candidate, such as retrieval_score
+            columns[name] = (
+                column.reshape(-1) if column.ndim == 2 else np.repeat(column, self.candidates)
+            )
         return self._ranker(columns).reshape(positions.shape)
