@@ -22,7 +22,7 @@ A data set that lacks a column has it all null: MovieLens has no brand and no pr
 user seen by then (``user_id``, ``interactions``, ``last_seen``).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,3 +89,15 @@ class Data:
     def has(self, column: str) -> bool:
         """Whether the data set knows ``column`` at all (it is not null throughout)."""
         return bool(self.train[column].notna().any())
+
+    def with_validation(self) -> "Data":
+        """Return the data as known when the test part begins: ``valid`` has joined ``train``.
+
+        What was chosen on ``valid`` is fitted again on all of it before it meets the test part. The
+        catalogue stays that of training, so that products keep their codes and vectors. A pair that
+        is in both keeps its last row.
+        """
+        known = pd.concat([self.train, self.valid], ignore_index=True)
+        known = known.sort_values(["timestamp", "user_id", "product_id"], kind="stable")
+        known = known.drop_duplicates(["user_id", "product_id"], keep="last", ignore_index=True)
+        return replace(self, train=known)

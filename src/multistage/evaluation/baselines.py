@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from multistage.features import ease_weights
+
 Scores = NDArray[np.float64]
 
 
@@ -21,20 +23,14 @@ def popularity(purchases: csr_matrix, history: csr_matrix) -> Scores:
 def ease(purchases: csr_matrix, history: csr_matrix, regularisation: float = 100.0) -> Scores:
     """Score by EASE, a linear item-item model in closed form (Steck 2019).
 
-    With the Gram matrix ``G = XᵀX + λI`` and ``P = G⁻¹``, the weights are
-    ``B = -P / diag(P)`` with a zero diagonal, and the scores ``X B``.
+    See :func:`multistage.features.ease_weights`.
 
     Args:
         purchases: to learn from.
         history: to score.
         regularisation: λ; larger for sparser data.
     """
-    gram = (purchases.T @ purchases).toarray()
-    gram[np.diag_indices_from(gram)] += regularisation
-    inverse = np.linalg.inv(gram)
-    weights = -inverse / np.diag(inverse)
-    np.fill_diagonal(weights, 0)
-    return history @ weights
+    return history @ ease_weights(purchases, regularisation)
 
 
 def als(
@@ -83,3 +79,41 @@ def item_knn(purchases: csr_matrix, history: csr_matrix, neighbours: int = 50) -
     similarity = csr_matrix(model.similarity).tolil()
     similarity.setdiag(0)
     return (history @ similarity.tocsr()).toarray()
+
+
+def bpr(
+    purchases: csr_matrix,
+    users: NDArray[np.int64],
+    factors: int = 32,
+    learning_rate: float = 0.05,
+    regularisation: float = 0.02,
+    iterations: int = 30,
+    seed: int = 42,
+) -> Scores:
+    """Score by matrix factorisation with the BPR loss (Rendle et al. 2009).
+
+    It has a vector for each user that it learned from and folds nobody in: a user without
+    purchases gets the mean user's.
+
+    Args:
+        purchases: to learn from.
+        users: ``(m,)`` the rows of ``purchases`` to score, -1 for a user who has none.
+        factors: size of the latent vectors.
+        learning_rate: of stochastic gradient descent.
+        regularisation: L2 penalty.
+        iterations: passes over the purchases.
+        seed: same seed, same factors.
+    """
+    from implicit.bpr import BayesianPersonalizedRanking
+
+    model = BayesianPersonalizedRanking(
+        factors=factors,
+        learning_rate=learning_rate,
+        regularization=regularisation,
+        iterations=iterations,
+        random_state=seed,
+        num_threads=1,  # several threads race, and each run would end elsewhere
+    )
+    model.fit(csr_matrix(purchases), show_progress=False)
+    known = np.vstack([model.user_factors, model.user_factors.mean(axis=0)])
+    return (known[users] @ model.item_factors.T).astype(np.float64)
