@@ -4,14 +4,17 @@ import json
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import random as random_sparse
 
 from multistage.datasets.contract import Data
+from multistage.features import Neighbours
 from multistage.workspace import Workspace
 
 PRODUCER = "04-retrieval-and-ranking"
 BRANDS, CATEGORIES = 6, 5
 USER_COLUMNS = ("user", "user_activity", "user_price")
 QUERY_DIM = 8
+OPINIONS = ["tower_score", "bought_score", "recent_rank", "popular_score"]
 
 
 def write_exports(
@@ -39,6 +42,7 @@ def write_exports(
         user_table["user_id"] = data.users["user_id"].to_numpy("int64")
         bought = data.train.groupby("user_id")["product_id"].agg(list)
         user_table["seen"] = bought.loc[user_table["user_id"]].to_list()
+        user_table["bought"] = user_table["seen"]
     query_tower, embeddings, ranker = _train(rng, user_table, item_table, dim)
 
     with workspace.write("export/query_tower", PRODUCER) as folder:
@@ -53,6 +57,10 @@ def write_exports(
         ).to_parquet(folder / "item_embeddings.parquet", index=False)
     with workspace.write("export/index", PRODUCER) as folder:
         write_index(folder / "index.faiss", embeddings, item_table["product_id"].to_numpy())
+    with workspace.write("export/neighbours", PRODUCER) as folder:
+        for name in ("bought", "touched"):
+            weights = random_sparse(products, products, 0.2, "csr", "float32", rng)
+            Neighbours(weights).save(folder / f"{name}.npz")
     with workspace.write("export/user_features", PRODUCER) as folder:
         user_table.to_parquet(folder / "user_features.parquet", index=False)
     with workspace.write("export/item_features", PRODUCER) as folder:
@@ -96,6 +104,7 @@ def _users(rng, users, products, base) -> pd.DataFrame:
             "event_timestamp": pd.to_datetime("2020-03-01", utc=True)
             + pd.to_timedelta(rng.integers(0, 86_400, users), unit="s"),
             "seen": seen,
+            "bought": [row[::2] for row in seen],
         }
     )
 
@@ -131,10 +140,12 @@ def _train(rng, user_table, item_table, dim):
             users[list(USER_COLUMNS)],
             items[["product", "brand", "cat_0", "price", "product_te"]],
             pd.DataFrame({"hour": rng.integers(3, 27, rows), "weekday": rng.integers(3, 10, rows)}),
+            pd.DataFrame(
+                rng.normal(size=(rows, len(OPINIONS))).astype("float32"), columns=OPINIONS
+            ),
         ],
         axis=1,
     )
-    frame["retrieval_score"] = rng.normal(size=rows).astype("float32")
     frame["target"] = rng.integers(0, 2, rows).astype("float32")
 
     def category(name, size, tags):
@@ -157,6 +168,7 @@ def _train(rng, user_table, item_table, dim):
         number("product_te", [Tags.ITEM]),
     ]
     context = [category("hour", 24, []), category("weekday", 7, [])]
+    context += [number(name, []) for name in OPINIONS]
     target = ColumnSchema("target", dtype="float32", tags=[Tags.BINARY_CLASSIFICATION, Tags.TARGET])
 
     retrieval_schema = Schema([*user_schema, *item_schema])
@@ -167,8 +179,7 @@ def _train(rng, user_table, item_table, dim):
     data = Dataset(frame[retrieval_schema.column_names], schema=retrieval_schema)
     two_tower.fit(data, batch_size=32, epochs=1, verbose=0)
 
-    pair = [number("retrieval_score", [])]  # of user and product: retrieval hands it on
-    ranking_schema = Schema([*user_schema, *item_schema, *context, *pair, target])
+    ranking_schema = Schema([*user_schema, *item_schema, *context, target])
     ranker = mm.DLRMModel(
         ranking_schema,
         embedding_dim=4,

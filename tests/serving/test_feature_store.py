@@ -27,6 +27,7 @@ def users():
             "user_price": np.float32([1, -1, 0]),
             "event_timestamp": pd.to_datetime(["2020-01-01", "2020-01-05", "2020-02-01"], utc=True),
             "seen": [[11, 10_000_000_000], [12], [13]],
+            "bought": [[10_000_000_000], [], [13]],
         }
     )
 
@@ -42,17 +43,17 @@ def read(folder, *ids):
 
 
 def test_features_of_known_and_unknown_users_in_the_order_asked(folder):
-    columns, seen, known = read(folder, 2**62, 99, 7, 7)
+    columns, lists, known = read(folder, 2**62, 99, 7, 7)
     assert known.tolist() == [True, False, True, True]
     assert columns["user"].tolist() == [5, 2, 3, 3]
     assert columns["user"].dtype == "int64"
     assert columns["user_activity"].tolist() == [2.0, -1.5, 0.5, 0.5]
     assert columns["user_activity"].dtype == "float32"
-    assert [products.tolist() for products in seen[:3]] == [[13], [], [11, 10_000_000_000]]
+    assert [products.tolist() for products in lists["seen"][:3]] == [[13], [], [11, 10_000_000_000]]
 
 
 def test_the_same_as_feast_itself_says(folder, users):
-    names = ["user", "user_activity", "user_price", "seen"]
+    names = ["user", "user_activity", "user_price", "seen", "bought"]
     wanted = (
         open_store(folder)
         .get_online_features(
@@ -61,10 +62,11 @@ def test_the_same_as_feast_itself_says(folder, users):
         )
         .to_dict()
     )
-    columns, seen, _ = read(folder, *users["user_id"])
-    for name in names[:-1]:
+    columns, lists, _ = read(folder, *users["user_id"])
+    for name in names[:-2]:
         assert columns[name].tolist() == wanted[name]
-    assert [row.tolist() for row in seen] == wanted["seen"]
+    assert [row.tolist() for row in lists["seen"]] == wanted["seen"]
+    assert [row.tolist() for row in lists["bought"]] == [row or [] for row in wanted["bought"]]
 
 
 def test_the_folder_may_be_moved_and_names_no_place(folder, tmp_path):
@@ -84,9 +86,11 @@ def test_everything_up_to_the_newest_row_is_online(folder, users):
 def test_a_purchase_shows_at_the_next_read(folder):
     reader = OnlineUserFeatures(folder)
     push_purchase(folder, 7, 42, datetime(2020, 3, 1, tzinfo=UTC))
-    columns, seen, _ = reader.read(np.array([7, -3]), DEFAULTS)
-    assert seen[0].tolist() == [11, 42, 10_000_000_000]
-    assert seen[1].tolist() == [12]
+    columns, lists, _ = reader.read(np.array([7, -3]), DEFAULTS)
+    assert lists["seen"][0].tolist() == [11, 10_000_000_000, 42]
+    assert lists["bought"][0].tolist() == [10_000_000_000, 42]
+    assert lists["seen"][1].tolist() == [12]
+    assert lists["bought"][1].size == 0
     assert columns["user"].tolist() == [3, 4]
 
 

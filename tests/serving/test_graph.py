@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import CANDIDATES, NOON
+from standin import OPINIONS
 
 from multistage.serving.request import Mark, RequestError
 
@@ -44,9 +45,9 @@ def test_no_product_comes_back_that_its_user_has_seen_or_that_is_not_available(
         assert len(set(offered)) == len(offered)
 
 
-def test_scores_fall_and_are_those_of_the_ranker(ask, everybody, exports, user_features, users):
-    import faiss
-
+def test_scores_fall_and_are_those_of_the_ranker(
+    ask, everybody, exports, user_features, users, recommender
+):
     from multistage.serving.catalog import Context
     from multistage.serving.saved_model import SavedModel
 
@@ -59,12 +60,39 @@ def test_scores_fall_and_are_those_of_the_ranker(ask, everybody, exports, user_f
     for name in ("user", "user_activity", "user_price"):
         columns[name] = np.full(10, user_features[name].iloc[row])
     columns |= {name: np.full(10, value) for name, value in context.items()}
-    query = SavedModel(exports / "query_tower")({name: c[:1] for name, c in columns.items()})[0]
-    index = faiss.read_index(str(exports / "index" / "index.faiss"))
-    vectors = np.stack([index.reconstruct(int(product)) for product in products.index])
-    columns["retrieval_score"] = vectors @ query
+    ask(users[row : row + 1])
+    rated = next(s.table for s in recommender.runtime.steps if s.operator == "RateCandidates")
+    place = pd.Index(rated["candidate_ids"].values[0]).get_indexer(everybody["ordered_ids"][row])
+    columns |= {name: rated[name].values[0][place] for name in OPINIONS}
     scores = SavedModel(exports / "ranker")(columns)[:, 0]
     assert np.allclose(scores, everybody["ordered_scores"][row], atol=1e-6)
+
+
+def test_what_the_sources_think_is_computed_from_the_users_own_lists(
+    ask, exports, user_features, users, recommender
+):
+    """Against plain loops, for one user among others."""
+    from scipy.sparse import load_npz
+
+    ask(users[:8])
+    rated = next(s.table for s in recommender.runtime.steps if s.operator == "RateCandidates")
+    items = pd.read_parquet(exports / "item_features" / "item_features.parquet")
+    row, ids = 3, items["product_id"].to_list()
+    candidates = [ids.index(product) for product in rated["candidate_ids"].values[row]]
+    bought = [ids.index(product) for product in user_features["bought"].iloc[row]]
+    weights = load_npz(exports / "neighbours" / "bought.npz").toarray()
+    for source, history in {"bought": bought, "recent": bought[-5:]}.items():
+        scores = np.array([sum(weights[own, c] for own in history) for c in candidates])
+        wanted = (scores - scores.mean()) / (scores.std() + 1e-6)
+        np.testing.assert_allclose(
+            rated[f"{source}_score"].values[row], wanted, rtol=1e-3, atol=1e-5
+        )
+    popularity = pd.read_parquet(exports / "popularity" / "popularity.parquet")
+    counts = popularity.set_index("product_id")["purchases"]
+    ranks = rated["popular_rank"].values[row]
+    best = rated["candidate_ids"].values[row][ranks == 0]
+    assert best.size == 1
+    assert counts[best[0]] == counts[rated["candidate_ids"].values[row]].max()
 
 
 def test_the_time_of_the_request_reaches_the_ranker(ask, users, everybody):

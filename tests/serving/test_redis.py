@@ -76,12 +76,13 @@ def server(model_repository, live):
 def test_the_same_features_as_from_sqlite(live, repository, user_features):
     ids = np.append(user_features["user_id"].to_numpy(), [-1, 2**62])
     defaults = {"user": 2, "user_activity": 0.0, "user_price": 0.0}
-    columns, seen, known = OnlineUserFeatures(live).read(ids, defaults)
-    wanted_columns, wanted_seen, wanted_known = OnlineUserFeatures(repository).read(ids, defaults)
+    columns, lists, known = OnlineUserFeatures(live).read(ids, defaults)
+    wanted_columns, wanted_lists, wanted_known = OnlineUserFeatures(repository).read(ids, defaults)
     assert np.array_equal(known, wanted_known)
     for name, column in columns.items():
         assert np.array_equal(column, wanted_columns[name])
-    for got, wanted in zip(seen, wanted_seen, strict=True):
+    assert list(lists) == list(wanted_lists) == ["seen", "bought"]
+    for got, wanted in zip(lists["seen"], wanted_lists["seen"], strict=True):
         assert np.array_equal(got, wanted)
 
 

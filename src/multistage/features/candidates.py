@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 FUSION = 60.0
 
 
-def fuse(lists: Sequence[NDArray[np.int64]], k: int, n_items: int) -> NDArray[np.int64]:
+def fuse(lists: Sequence[NDArray[np.int64]], k: int) -> tuple[NDArray[np.int64], NDArray]:
     """Merge ranked lists into one by reciprocal rank fusion (Cormack, Clarke and Büttcher 2009).
 
     A product's score is the sum of ``1 / (60 + rank)`` over the lists that hold it.
@@ -16,17 +16,27 @@ def fuse(lists: Sequence[NDArray[np.int64]], k: int, n_items: int) -> NDArray[np
     Args:
         lists: each ``(n, any)`` positions, best first, no product twice in a row; -1 for none.
         k: length of the result.
-        n_items: how many products there are.
 
     Returns:
-        ``(n, k)`` positions, best first; ties go to the lower position; -1 for none.
+        ``(n, k)`` positions, best first, ties to the lower position, -1 for none; and their
+        scores, float32, 0 for none.
     """
-    total = np.zeros((len(lists[0]), n_items))
-    for ranked in lists:
-        rows, places = np.nonzero(ranked >= 0)
-        total[rows, ranked[rows, places]] += 1 / (FUSION + 1 + places)
-    order = np.argsort(-total, axis=1, kind="stable")[:, :k]
-    return np.where(np.take_along_axis(total, order, axis=1) > 0, order, -1)
+    ids = np.concatenate(lists, axis=1)
+    gain = np.concatenate([1 / (FUSION + 1 + np.arange(ranked.shape[1])) for ranked in lists])
+    gain = np.where(ids >= 0, gain, 0.0)
+    order = np.argsort(ids, axis=1, kind="stable")
+    ids, gain = np.take_along_axis(ids, order, axis=1), np.take_along_axis(gain, order, axis=1)
+    total = gain.copy()
+    for shift in range(1, len(lists)):  # the same product stands side by side now
+        total[:, :-shift] += np.where(ids[:, shift:] == ids[:, :-shift], gain[:, shift:], 0.0)
+    total[:, 1:][ids[:, 1:] == ids[:, :-1]] = 0.0  # counted at its first place
+    best = np.argsort(-total, axis=1, kind="stable")[:, :k]
+    ids, total = np.take_along_axis(ids, best, axis=1), np.take_along_axis(total, best, axis=1)
+    short = k - ids.shape[1]
+    if short > 0:
+        ids = np.pad(ids, ((0, 0), (0, short)), constant_values=-1)
+        total = np.pad(total, ((0, 0), (0, short)))
+    return np.where(total > 0, ids, -1), total.astype(np.float32)
 
 
 def list_features(
@@ -58,3 +68,16 @@ def list_features(
         features[f"{source}_score"] = (centred / (spread + 1e-6)).astype(np.float32)
         features[f"{source}_rank"] = np.where(there, np.log1p(rank), 0).astype(np.float32)
     return features
+
+
+def top_positions(scores: NDArray[np.floating], k: int) -> NDArray[np.int64]:
+    """Return the positions of each row's ``k`` highest scores above 0, best first; -1 for none.
+
+    Only a part is sorted, so that a large catalogue costs one pass. Ties go to the lower position.
+    """
+    k = min(k, scores.shape[1])
+    part = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
+    best = np.take_along_axis(scores, part, axis=1)
+    order = np.argsort(-best, axis=1, kind="stable")
+    part, best = np.take_along_axis(part, order, axis=1), np.take_along_axis(best, order, axis=1)
+    return np.where(best > 0, part, -1)

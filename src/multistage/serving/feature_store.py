@@ -26,7 +26,7 @@ from multistage.errors import CourseError
 
 VIEW = "user_features"
 ENTITY = "user_id"
-SEEN = "seen"
+SEEN, BOUGHT = "seen", "bought"
 TIME = "event_timestamp"
 SQLITE = {"type": "sqlite", "path": "online.db"}
 
@@ -51,7 +51,8 @@ def create_repository(
     Args:
         folder: created if it is not there.
         user_features: one row a user: ``user_id`` int64, ``event_timestamp`` UTC, the features
-            (int64 or float32), and ``seen``, a list of int64 product ids.
+            (int64 or float32), and ``seen`` and ``bought``, lists of int64 product ids in the
+            order of time.
         online_store: Feast's setting of the online store.
 
     The online store is filled up to the newest ``event_timestamp`` of the data, not to now.
@@ -153,12 +154,16 @@ def push(folder: Path, user_features: pd.DataFrame) -> None:
 
 
 def push_purchase(folder: Path, user_id: int, product_id: int, time: datetime) -> None:
-    """Tell the online store that a known user bought a product: it will not be offered again."""
+    """Tell the online store that a known user bought a product: it will not be offered again.
+
+    It becomes the newest of what the user has seen and bought.
+    """
     reader = OnlineUserFeatures(folder)
     row = reader.row(user_id)
     if row is None:
         raise CourseError(f"The feature store knows no user {user_id}: push all features instead.")
-    row[SEEN] = sorted({*row[SEEN], int(product_id)})
+    for name in (SEEN, BOUGHT):
+        row[name] = [product for product in row[name] if product != product_id] + [int(product_id)]
     row |= {ENTITY: user_id, TIME: time.astimezone(timezone.utc)}
     push(folder, pd.DataFrame([row]))
 
@@ -180,22 +185,27 @@ class OnlineUserFeatures:
 
     @property
     def dtypes(self) -> dict[str, str]:
-        """The numpy type of each feature, ``seen`` aside, in the view's order."""
+        """The numpy type of each feature, lists aside, in the view's order."""
         kinds = {"int64_val": "int64", "float_val": "float32"}
-        return {name: kinds[field] for name, field in self._fields.items() if name != SEEN}
+        return {name: kinds[field] for name, field in self._fields.items() if field in kinds}
+
+    @property
+    def lists(self) -> list[str]:
+        """The features that are lists of product ids."""
+        return [name for name, field in self._fields.items() if field == "int64_list_val"]
 
     def read(
         self, user_ids: np.ndarray, defaults: Mapping[str, float]
-    ) -> tuple[dict[str, np.ndarray], list[np.ndarray], np.ndarray]:
-        """Return features, seen products and whether each user is known.
+    ) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]], np.ndarray]:
+        """Return features, lists of products and whether each user is known.
 
         Args:
             user_ids: int64, shape (users,).
             defaults: the value of each feature for a user that the store does not know.
 
         Returns:
-            Columns of shape (users,), int64 or float32; a list of int64 arrays of product ids; a
-            bool array of shape (users,).
+            Columns of shape (users,), int64 or float32; for each of :attr:`lists` an int64 array
+            of product ids a user; a bool array of shape (users,).
 
         Raises:
             Exception: whatever the online store raises when it cannot be reached.
@@ -208,11 +218,14 @@ class OnlineUserFeatures:
             values = [default if row is None else getattr(row[name], field) for row in rows]
             columns[name] = np.array(values, dtype)
         empty = np.empty(0, "int64")
-        seen = [
-            empty if row is None else np.array(row[SEEN].int64_list_val.val, "int64")
-            for row in rows
-        ]
-        return columns, seen, known
+        lists = {
+            name: [
+                empty if row is None else np.array(row[name].int64_list_val.val, "int64")
+                for row in rows
+            ]
+            for name in self.lists
+        }
+        return columns, lists, known
 
     def row(self, user_id: int) -> dict[str, Any] | None:
         """Return one user's features by name, or None for an unknown user."""
@@ -220,7 +233,7 @@ class OnlineUserFeatures:
         if row is None:
             return None
         values = {name: getattr(row[name], self._fields[name]) for name in self.dtypes}
-        return values | {SEEN: list(row[SEEN].int64_list_val.val)}
+        return values | {name: list(row[name].int64_list_val.val) for name in self.lists}
 
     def _rows(self, user_ids: np.ndarray) -> list[dict[str, Any] | None]:
         from feast.protos.feast.types.EntityKey_pb2 import EntityKey

@@ -13,6 +13,7 @@ from multistage.serving.operators import (
     FilterCandidates,
     OrderByScore,
     QueryUserFeatures,
+    RateCandidates,
     RetrieveCandidates,
     ScoreCandidates,
     ServingOperator,
@@ -54,6 +55,7 @@ def four_stages(
         >> EncodeUsers(exports)
         >> RetrieveCandidates(2 * candidates, exports)
         >> FilterCandidates(candidates, exports)
+        >> RateCandidates(candidates, exports)
         >> ScoreCandidates(candidates, exports)
         >> (order or OrderByScore())
     )

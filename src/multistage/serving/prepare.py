@@ -6,7 +6,16 @@ from pathlib import Path
 from multistage.workspace import Workspace
 
 SECTION = "05-deployment"
-EXPORTS = ("query_tower", "ranker", "index", "item_features", "popularity", "context")
+EXPORTS = (
+    "query_tower",
+    "ranker",
+    "index",
+    "item_embeddings",
+    "neighbours",
+    "item_features",
+    "popularity",
+    "context",
+)
 INPUTS = "serving/inputs"
 
 

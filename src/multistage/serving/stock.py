@@ -12,6 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from merlin.dag import BaseOperator, ColumnSelector, DataFormats
 from merlin.schema import ColumnSchema, Schema
 from merlin.table import TensorTable
@@ -21,7 +22,11 @@ from multistage.serving.saved_model import SavedModel
 
 
 class PredictHere(BaseOperator):
-    """Calls a SavedModel in the process of the graph, as ``PredictTensorflow`` means to."""
+    """Calls a SavedModel in the process of the graph, as ``PredictTensorflow`` means to.
+
+    An input of the model that the stock graph has no column for is fed zeros: it drops the scores
+    of retrieval on the way, so the ranker never learns what retrieval thought.
+    """
 
     def __init__(self, folder: Path, output: str) -> None:
         """Call the model in ``folder``; its one output gets the name ``output``."""
@@ -43,9 +48,14 @@ class PredictHere(BaseOperator):
         shutil.copytree(self._folder, Path(artifact_path or ".") / self.name, dirs_exist_ok=True)
 
     def compute_input_schema(self, *schemas: Any) -> Schema:
-        """Return the columns that the model reads (Merlin's interface)."""
+        """Return the columns that the model reads and the graph has (Merlin's interface)."""
+        there = {name for schema in schemas if schema for name in schema.column_names}
         return Schema(
-            [ColumnSchema(name, dtype=dtype) for name, dtype in self._model.inputs.items()]
+            [
+                ColumnSchema(name, dtype=dtype)
+                for name, dtype in self._model.inputs.items()
+                if name in there
+            ]
         )
 
     def compute_output_schema(self, *schemas: Any) -> Schema:
@@ -55,6 +65,9 @@ class PredictHere(BaseOperator):
     def transform(self, col_selector: ColumnSelector, transformable: TensorTable) -> TensorTable:
         """Run the model (Merlin's interface)."""
         columns = {name: column.values for name, column in transformable.items()}
+        rows = len(next(iter(columns.values())))
+        zeros = {n: np.zeros(rows, dtype) for n, dtype in self._model.inputs.items()}
+        columns = zeros | columns
         return TensorTable({self.output: self._model(columns)})
 
     @property

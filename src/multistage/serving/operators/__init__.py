@@ -7,6 +7,7 @@ a place that no product fills holds ``NO_PRODUCT``.
 from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
 from multistage.serving.operators.features import QueryUserFeatures
 from multistage.serving.operators.filtering import FilterCandidates
+from multistage.serving.operators.opinions import RateCandidates
 from multistage.serving.operators.ordering import (
     OrderByDiversity,
     OrderBySampling,
@@ -23,6 +24,7 @@ __all__ = [
     "OrderBySampling",
     "OrderByScore",
     "QueryUserFeatures",
+    "RateCandidates",
     "RetrieveCandidates",
     "ScoreCandidates",
     "ServingOperator",

@@ -9,7 +9,7 @@ import numpy as np
 from merlin.schema import ColumnSchema, Schema
 from merlin.table import TensorTable
 
-from multistage.serving.feature_store import SEEN, OnlineUserFeatures
+from multistage.serving.feature_store import OnlineUserFeatures
 from multistage.serving.operators.base import ServingOperator
 from multistage.serving.request import Mark
 from multistage.serving.triton import LIVE_REPOSITORY
@@ -30,20 +30,20 @@ class QueryUserFeatures(ServingOperator):
         self._reader = OnlineUserFeatures(Path(live) if live else exports / "feature_repository")
         context = json.loads((exports / "context" / "context.json").read_text())
         self._defaults = context["unknown_user"]
-        self.features = self._reader.dtypes
+        self.features, self.lists = self._reader.dtypes, self._reader.lists
 
     def adds(self) -> Schema:
-        """Return the feature columns, the ragged ``seen`` and ``mark``."""
+        """Return the feature columns, the ragged lists of products and ``mark``."""
         columns = [ColumnSchema(name, dtype=dtype) for name, dtype in self.features.items()]
-        columns.append(ColumnSchema(SEEN, dtype="int64", dims=(None, None)))
+        columns += [ColumnSchema(n, dtype="int64", dims=(None, None)) for n in self.lists]
         columns.append(ColumnSchema("mark", dtype="int8"))
         return Schema(columns)
 
     def run(self, table: TensorTable) -> dict[str, Any]:
-        """Return one value a user and feature, the seen products, and the marks."""
+        """Return one value a user and feature, the lists of products, and the marks."""
         user_ids = table["user_id"].values
         try:
-            columns, seen, known = self._reader.read(user_ids, self._defaults)
+            columns, lists, known = self._reader.read(user_ids, self._defaults)
             mark = np.where(known, Mark.PERSONAL, Mark.POPULAR).astype("int8")
         except Exception:
             # The store's client decides what a lost connection raises; none may lose an answer.
@@ -51,8 +51,13 @@ class QueryUserFeatures(ServingOperator):
                 name: np.full(user_ids.size, self._defaults[name], dtype)
                 for name, dtype in self.features.items()
             }
-            seen = [np.empty(0, "int64")] * user_ids.size
+            lists = {name: [np.empty(0, "int64")] * user_ids.size for name in self.lists}
             mark = np.full(user_ids.size, Mark.DEGRADED, "int8")
-        offsets = np.zeros(user_ids.size + 1, "int32")
-        np.cumsum([products.size for products in seen], out=offsets[1:])
-        return {**columns, SEEN: (np.concatenate(seen), offsets), "mark": mark}
+        ragged = {name: _ragged(products) for name, products in lists.items()}
+        return {**columns, **ragged, "mark": mark}
+
+
+def _ragged(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    offsets = np.zeros(len(rows) + 1, "int32")
+    np.cumsum([row.size for row in rows], out=offsets[1:])
+    return np.concatenate(rows), offsets

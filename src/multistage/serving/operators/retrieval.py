@@ -6,7 +6,8 @@ import numpy as np
 from merlin.schema import ColumnSchema, Schema
 from merlin.table import TensorTable
 
-from multistage.serving.catalog import popular_products
+from multistage.features import Neighbours, fuse, top_positions
+from multistage.serving.catalog import popular_products, read_catalog
 from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
 from multistage.serving.request import Mark
 from multistage.serving.saved_model import SavedModel
@@ -34,13 +35,13 @@ class EncodeUsers(ServingOperator):
 
 
 class RetrieveCandidates(ServingOperator):
-    """Searches the FAISS index for each user apart; users without features get popular products.
+    """Asks two sources for each user apart: the FAISS index, and the neighbours of what was bought.
 
-    The depth of the search is fixed: a user's candidates depend on nobody else in the request.
+    Their lists are fused by reciprocal rank. Users without features get popular products. The depth
+    of the search is fixed: a user's candidates depend on nobody else in the request.
     """
 
-    artifacts = ("index", "popularity")
-    drops = ("user_vector",)
+    artifacts = ("index", "popularity", "neighbours", "item_features")
 
     def __init__(self, depth: int, exports: Path | None = None) -> None:
         """Search ``depth`` products a user: the candidates wanted, and spare ones to filter."""
@@ -48,7 +49,7 @@ class RetrieveCandidates(ServingOperator):
         super().__init__(exports)
 
     def load(self, exports: Path) -> None:
-        """Read the index and the popular products."""
+        """Read the index, the neighbours and the popular products."""
         import faiss
 
         # Above this many queries FAISS calls BLAS, which adds up in another order: equal users
@@ -57,12 +58,14 @@ class RetrieveCandidates(ServingOperator):
         # One search is far shorter than waking a second thread.
         faiss.omp_set_num_threads(1)
         self._index = faiss.read_index(str(exports / "index" / "index.faiss"))
+        self._neighbours = Neighbours.load(exports / "neighbours" / "bought.npz")
+        self._catalog = read_catalog(exports / "item_features")
         popular = popular_products(exports / "popularity").ids[: self.depth]
         self._popular = np.full(self.depth, NO_PRODUCT, "int64")
         self._popular[: popular.size] = popular
 
     def adds(self) -> Schema:
-        """Return the candidates, best first, and their scores; -1 where the index has too few."""
+        """Return the candidates, best first, and their scores; -1 where there are too few."""
         return Schema(
             [
                 ColumnSchema("candidate_ids", dtype="int64", dims=(None, self.depth)),
@@ -77,7 +80,13 @@ class RetrieveCandidates(ServingOperator):
         ids = np.repeat(self._popular[None], mark.size, axis=0)
         scores = np.zeros(ids.shape, "float32")
         if personal.any():
-            vectors = table["user_vector"].values[personal]
-            scores[personal], ids[personal] = self._index.search(vectors, self.depth)
-            scores[ids == NO_PRODUCT] = 0.0  # FAISS writes the lowest of all numbers there
+            users = np.flatnonzero(personal)
+            _, nearest = self._index.search(table["user_vector"].values[users], self.depth)
+            bought = self._catalog.rows(table["bought"], users)
+            lists = [
+                self._catalog.positions(nearest),
+                top_positions(self._neighbours.scores(bought), self.depth),
+            ]
+            positions, scores[users] = fuse(lists, self.depth)
+            ids[users] = np.where(positions >= 0, self._catalog.ids[positions], NO_PRODUCT)
         return {"candidate_ids": ids, "retrieval_score": scores}
