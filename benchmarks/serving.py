@@ -161,7 +161,7 @@ def stock_graph(workspace: Workspace, repository: Path, users: pd.DataFrame) -> 
     )
     feature_store.materialise(repository)
 
-    columns = [c for c in users if c not in ("user_id", "event_timestamp", "seen")]
+    columns = [c for c in users if c not in ("user_id", "event_timestamp", "seen", "bought")]
     with calmly():
         user = ["user_id"] >> QueryFeast.from_feature_view(store, "user_features", "user_id")
         near = (

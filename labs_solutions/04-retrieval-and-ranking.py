@@ -784,24 +784,8 @@ measured.style.format({"recall": "{:.3f}", "ms": "{:.3f}", "mib": "{:.2f}"})
 # At this size the table says: **don't**. Exact search goes through the whole catalogue in a few
 # hundredths of a millisecond, misses nothing and needs no tuning. Whatever IVF saves is less than
 # one Python call, and HNSW is slower than the thing it approximates. See what the extra coordinate
-# did, though: the same graph, searched just as far, found about nine in ten of the right products by
-# inner product, and all of them by distance.
-#
-# The picture changes with the catalogue. `python benchmarks/index.py` measures the same at 1,500,
-# 100,000 and 1,000,000 vectors simulated after this lab's, on one core:
-#
-# ![Recall against latency of four indexes at three catalogue sizes](images/index-choice.png)
-#
-# At one million products:
-#
-# | index | recall@100 | ms a query | MiB | built in |
-# |---|---|---|---|---|
-@@TABLE@@
-#
-# **The rule.** Say first how much recall may be lost and how many milliseconds a search may take;
-# then take the simplest index that keeps both.
-#
-@@RULE@@
+# did, though, for the same graph, searched just as far: by inner product it loses some of the right
+# products, by distance next to none.
 
 # %% [markdown]
 # ### Exercise 4.4: choose an index
@@ -1029,7 +1013,8 @@ random_lists = valid_task.top_k(
 )
 random_rows = ranking_rows(valid_task, valid_users, valid_moments, valid_opinions, random_lists)
 aside = rng.random(len(candidates)) < 0.2
-bought = [set(row) for row in np.split(valid_task.relevant.indices, valid_task.relevant.indptr[1:-1])]
+rows_of = valid_task.relevant
+bought = [set(row) for row in np.split(rows_of.indices, rows_of.indptr[1:-1])]
 
 
 def training_rows(rows, lists, people):
@@ -1159,9 +1144,7 @@ record("retrieval_recall_at_100", recall_at_k(towers_alone, task.relevant, 100).
 # %%
 als_settings = {}
 for factors, strength in ((16, 5.0), (16, 20.0), (32, 20.0)):
-    als = baselines.als(
-        valid_task.purchases, valid_task.history, factors, strength, alpha=2.0
-    )
+    als = baselines.als(valid_task.purchases, valid_task.history, factors, strength, alpha=2.0)
     als_settings[factors, strength] = ndcg_at_k(
         valid_task.top_k(als, 10), valid_task.relevant, 10
     ).mean()
@@ -1277,7 +1260,7 @@ oracle = {
     "order": put_first(ranked[:, :10], relevant),
 }
 chance = {
-    "retrieve": rank(task.top_k(np.random.default_rng(0).random(relevant.shape), settings.candidates)),
+    "retrieve": rank(shuffled(stages["catalogue"])[:, : settings.candidates]),
     "filter": rank(unfiltered),
     "score": shuffled(retrieved),
     "order": shuffled(ranked[:, :10]),
@@ -1291,9 +1274,9 @@ swaps = pd.DataFrame(
 as_it_is = results["two stages"]["NDCG@10"]
 figure, axis = plt.subplots(figsize=(7, 2.6), layout="constrained")
 for place, (_, row) in enumerate(swaps[::-1].iterrows()):
-    axis.plot([row["chance"], row["oracle"]], [place, place], color="tab:gray", linewidth=5, alpha=0.4)
-    axis.plot(row["chance"], place, "o", color="tab:red", label="chance" if not place else None)
-    axis.plot(row["oracle"], place, "o", color="tab:green", label="oracle" if not place else None)
+    axis.plot([row["chance"], row["oracle"]], [place, place], color="tab:gray", alpha=0.4)
+axis.plot(swaps["chance"][::-1], range(4), "o", color="tab:red", label="chance")
+axis.plot(swaps["oracle"][::-1], range(4), "o", color="tab:green", label="oracle")
 axis.axvline(as_it_is, color="black", linestyle=":", label="as it is")
 axis.set(yticks=range(4), yticklabels=list(swaps.index[::-1]), xlabel="NDCG@10 of the pipeline")
 axis.legend()

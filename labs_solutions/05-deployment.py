@@ -67,8 +67,9 @@ items = pd.read_parquet(exported["item_features"] / "item_features.parquet")
 users.head(3)
 
 # %% [markdown]
-# `seen` holds what each person bought or put into the cart in training. It stands in the feature
-# store because it changes: once somebody buys, the next answer must know.
+# `seen` holds what each person bought or put into the cart, `bought` what they bought, both in the
+# order of time. They stand in the feature store because they change: once somebody buys, the next
+# answer must know.
 #
 # A Feast repository is a folder. `feature_view` writes the table into it and derives entity and
 # view from the table's types. For the stock graph, and for it alone, the products get a view too.
@@ -113,7 +114,8 @@ store.get_online_features(
 #
 # Merlin Systems chains operators with `>>`. This is the four-stage graph as its examples build it:
 # query features, run the query tower, search, filter, query the candidates' features, repeat the
-# user's features for each of them, rank, sample.
+# user's features for each of them, rank, sample. It knows one source of candidates and hands no
+# scores of retrieval on, so the ranker gets zeros in their place.
 
 # %%
 import json
@@ -128,7 +130,7 @@ from merlin.systems.dag.ops.unroll_features import UnrollFeatures
 from multistage.serving.stock import PredictHere, calmly
 
 candidates = workspace.profile.candidates
-user_columns = [c for c in users if c not in ("user_id", "event_timestamp", "seen")]
+user_columns = [c for c in users if c not in ("user_id", "event_timestamp", "seen", "bought")]
 
 with calmly():  # QueryFeast materialises anew, and says so
     user = ["user_id"] >> QueryFeast.from_feature_view(store, "user_features", "user_id")
@@ -351,7 +353,8 @@ print(inspect.getsource(RetrieveCandidates.run))
 # %% [markdown]
 # The graph is **one path**, so nothing is evaluated twice. Two more decisions make it quick:
 # products' features come from a columnar table in memory, exported together with the index, and
-# the ranker is called once for all candidates of all users.
+# the ranker is called once for all candidates of all users. Between filter and ranker stands
+# `RateCandidates`: the opinions of lab 4's five sources, which the ranker reads.
 
 # %%
 from multistage.serving.graph import REPLY, REQUEST_SCHEMA
@@ -360,6 +363,7 @@ from multistage.serving.operators import (
     FilterCandidates as FilterForEach,
     OrderByScore,
     QueryUserFeatures,
+    RateCandidates,
     ScoreCandidates,
 )
 from multistage.serving.prepare import gather_exports
@@ -371,6 +375,7 @@ path = (
     >> EncodeUsers(exports)
     >> RetrieveCandidates(2 * candidates, exports)
     >> FilterForEach(candidates, exports)
+    >> RateCandidates(candidates, exports)
     >> ScoreCandidates(candidates, exports)
     >> OrderByScore()
 )
@@ -427,7 +432,7 @@ rows.head(8)
 from multistage.evaluation import Holdout, ndcg_at_k
 from multistage.serving.operators import OrderByDiversity, OrderBySampling
 
-task = Holdout.from_data(data)
+task = Holdout.from_data(data.with_validation())
 rows_asked = np.flatnonzero(task.warm)[:1_000]
 recommender.run(task.user_ids[rows_asked], np.array([noon]), np.array([10], "int32"))
 scored = next(s.table for s in recommender.runtime.steps if s.operator == "ScoreCandidates")
@@ -471,6 +476,7 @@ stages = pd.DataFrame(timings).median()[
         "EncodeUsers",
         "RetrieveCandidates",
         "FilterCandidates",
+        "RateCandidates",
         "ScoreCandidates",
         "OrderByScore",
     ]
