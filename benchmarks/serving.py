@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from multistage.notebook import quiet
 from multistage.serving import feature_store
@@ -104,8 +105,8 @@ def measure(workspace: Workspace, folder: Path, requests: int) -> dict[str, floa
 def grown(exports: Path, folder: Path, products: int) -> Path:
     """Return a copy of the exports whose catalogue has ``products`` products.
 
-    The new products are copies of the old ones with vectors moved a little; the index is IVF with
-    256 lists of which 16 are searched.
+    The new products are copies of the old ones with vectors moved a little, and neighbours of each
+    other as the old ones are; the index is IVF with 256 lists of which 16 are searched.
     """
     import faiss
 
@@ -119,7 +120,7 @@ def grown(exports: Path, folder: Path, products: int) -> Path:
     rows = np.resize(np.arange(len(ids)), products)
     moved = vectors[rows] + rng.normal(scale=0.1 * vectors.std(), size=(products, vectors.shape[1]))
     moved = moved.astype("float32")
-    new_ids = np.arange(products, dtype="int64") + 1_000_000_000
+    new_ids = np.concatenate([ids, 1_000_000_000 + np.arange(products - len(ids))])
 
     index = faiss.index_factory(vectors.shape[1], "IVF256,Flat", faiss.METRIC_INNER_PRODUCT)
     index.train(moved[rng.permutation(products)[:20_000]])
@@ -133,6 +134,13 @@ def grown(exports: Path, folder: Path, products: int) -> Path:
     pd.DataFrame({"product_id": new_ids, "purchases": np.arange(products)[::-1]}).to_parquet(
         folder / "popularity" / "popularity.parquet", index=False
     )
+    pd.DataFrame({"product_id": new_ids, "embedding": list(moved)}).to_parquet(
+        folder / "item_embeddings" / "item_embeddings.parquet", index=False
+    )
+    copies = sparse.identity(-(-products // len(ids)), dtype="float32", format="csr")
+    for file in (folder / "neighbours").glob("*.npz"):
+        weights = sparse.kron(copies, sparse.load_npz(file), format="csr")
+        sparse.save_npz(file, weights[:products, :products], compressed=False)
     return folder
 
 

@@ -48,3 +48,14 @@ def test_ease_solves_its_constrained_least_squares(two_tribes):
 
 def test_nobody_with_no_history_gets_a_preference_from_ease(two_tribes):
     assert not baselines.ease(two_tribes, csr_matrix((1, 10))).any()
+
+
+def test_bpr_learns_the_tribes_and_gives_a_stranger_the_mean_user(two_tribes):
+    users = np.append(np.arange(60), -1)
+    scores = baselines.bpr(two_tribes, users, factors=4, iterations=200)
+    own = np.arange(10)[None, :] // 5 == np.arange(60)[:, None] % 2
+    assert scores[:60][own].mean() > scores[:60][~own].mean()
+    np.testing.assert_allclose(scores[60], scores[:60].mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(
+        scores, baselines.bpr(two_tribes, users, factors=4, iterations=200)
+    )

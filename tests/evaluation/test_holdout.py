@@ -65,3 +65,27 @@ def test_waterfall_counts_purchases_that_survive(task):
     assert stages["surviving"].tolist() == [1.0, 1.0, 0.5]
     assert stages["lost"].tolist() == [0.0, 0.0, 0.5]
     assert stages["candidates"].tolist() == [3.0, 2.5, 1.0]
+
+
+def test_with_validation_what_was_bought_in_it_is_known_and_the_catalogue_stays():
+    def dated(day, *triples):
+        return rows(*triples).assign(timestamp=pd.Timestamp(day, tz="UTC"))
+
+    data = Data(
+        "toy",
+        train=dated("2020-01-01", (1, 10, 0), (2, 11, 1)),
+        valid=dated("2020-02-01", (1, 10, 1), (3, 12, 1)),
+        test=dated("2020-03-01", (1, 10, 1), (1, 11, 1), (3, 11, 1)),
+        catalog=pd.DataFrame({"product_id": [10, 11]}),
+        users=pd.DataFrame(),
+    )
+    known = data.with_validation()
+    assert known.train[["user_id", "product_id", "target"]].to_numpy().tolist() == [
+        [2, 11, 1],
+        [1, 10, 1],  # the last row of a pair that is in both
+        [3, 12, 1],
+    ]
+    task = Holdout.from_data(known)
+    assert task.user_ids.tolist() == [1, 3]
+    assert task.history.toarray().tolist() == [[1, 0], [0, 0]]
+    assert task.relevant.toarray().tolist() == [[0, 1], [0, 1]]

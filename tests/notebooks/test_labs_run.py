@@ -36,6 +36,8 @@ METRICS = {
         "two_stage_ndcg_at_10": FOUND,
         "popularity_ndcg_at_10": FOUND,
         "als_ndcg_at_10": FOUND,
+        "bpr_ndcg_at_10": FOUND,
+        "knn_ndcg_at_10": FOUND,
         "ease_ndcg_at_10": FOUND,
     },
     "05": {"served_requests": (100, 1e6), "errors": (0, 0), "p50_ms": (0.1, 10_000)},
