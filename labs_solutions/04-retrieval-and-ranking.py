@@ -360,8 +360,10 @@ print("multistage: ", round(retrieval_recall, 4))
 times_bought = np.asarray(valid_task.purchases.sum(axis=0)).ravel()
 is_head = np.zeros(len(times_bought))
 is_head[np.argsort(-times_bought, kind="stable")[: len(times_bought) // 5]] = 1
-head_relevant = valid_task.relevant.multiply(is_head).tocsr()
-tail_relevant = valid_task.relevant.multiply(1 - is_head).tocsr()
+of_head = valid_task.relevant.multiply(is_head).tocsr()
+of_tail = valid_task.relevant - of_head
+for part in (of_head, of_tail):
+    part.eliminate_zeros()
 
 
 def judge(scores):
@@ -370,8 +372,8 @@ def judge(scores):
     recall = recall_at_k(best, valid_task.relevant, 100)
     return {
         "recall@100": recall.mean(),
-        "head": np.nanmean(recall_at_k(best, head_relevant, 100)),
-        "tail": np.nanmean(recall_at_k(best, tail_relevant, 100)),
+        "head": np.nanmean(recall_at_k(best, of_head, 100)),
+        "tail": np.nanmean(recall_at_k(best, of_tail, 100)),
         "cold": recall[~valid_task.warm].mean() if (~valid_task.warm).any() else np.nan,
         "share of head": is_head[best].mean(),
     }
@@ -621,7 +623,7 @@ factorisation = mm.MatrixFactorizationModelV2(
     ),
 )
 factorisation.compile(optimizer=tf.keras.optimizers.Adam(1e-2), metrics=[mm.RecallAt(10)])
-factorisation.fit(
+trained = factorisation.fit(
     mm.Loader(retrieval_set, batch_size=trial_batch, shuffle=True, drop_last=True),
     epochs=1,
     train_metrics_steps=0,
@@ -642,7 +644,7 @@ youtube = mm.YoutubeDNNRetrievalModelV2(
 )
 youtube.compile(optimizer=tf.keras.optimizers.Adam(1e-2), metrics=[mm.RecallAt(10)])
 predict_last = mm.SequencePredictLast(schema=history_schema, target="history")
-youtube.fit(
+trained = youtube.fit(
     mm.Loader(
         Dataset(histories, schema=history_schema),
         batch_size=trial_batch,
@@ -778,7 +780,7 @@ measured = pd.DataFrame(
     }
 ).T
 faiss.omp_set_num_threads(threads)
-measured.style.format({"recall": "{:.3f}", "ms": "{:.3f}", "mib": "{:.2f}"})
+measured.round(3)
 
 # %% [markdown]
 # At this size the table says: **don't**. Exact search goes through the whole catalogue in a few
@@ -1074,7 +1076,9 @@ rows_aside = np.repeat(aside, settings.candidates)
 relevant_aside = valid_task.relevant[aside]
 judged = {
     "retrieval's own order": {
-        "NDCG@10 on real candidates": ndcg_at_k(candidates[aside], relevant_aside, 10).mean()
+        "AUC on random negatives": np.nan,
+        "AUC on real candidates": np.nan,
+        "NDCG@10 on real candidates": ndcg_at_k(candidates[aside], relevant_aside, 10).mean(),
     }
 }
 for name, ranker in rankers.items():
