@@ -799,9 +799,9 @@ measured.round(3)
 # to build; PQ needs a fifth of the memory and stops at 0.73.
 #
 # **The rule.** Say first how much recall may be lost and how many milliseconds a search may take;
-# then take the simplest index that keeps both. Begin with exact search. Then IVF, which is nearly as
-# small and has one number to tune; HNSW where IVF is too slow and memory is there; PQ where memory
-# is the limit, and then retrieve more and score again with the vectors themselves.
+# then take the simplest index that keeps both. Begin with exact search. Then IVF, which is nearly
+# as small and has one number to tune; HNSW where IVF is too slow and memory is there; PQ where
+# memory is the limit, and then retrieve more and score again with the vectors themselves.
 
 # %% [markdown]
 # ### Exercise 4.4: choose an index
