@@ -34,8 +34,8 @@ QUERIES = 200
 K = 100
 COLOURS = {"exact": "#333333", "IVF": "#4c78a8", "HNSW": "#f58518", "PQ": "#54a24b"}
 RULE = (
-    "Exact search until it takes more of a request than you can spare. Then IVF: nearly as small, one "
-    "number to tune.\n"
+    "Exact search until it takes more of a request than you can spare. "
+    "Then IVF: nearly as small, one number to tune.\n"
     "HNSW must first show on your vectors that it is worth twice the memory and the long build. "
     "PQ where memory is the limit, with recall to give away."
 )
@@ -194,7 +194,9 @@ def draw(measured: pd.DataFrame, file: Path) -> None:
         axis.xaxis.set_major_formatter("{x:g}")
         axis.legend(fontsize=8, loc="lower right", markerscale=0.7, framealpha=0.9)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].text(0.02, 0.98, "0.95 or more", transform=axes[0].get_yaxis_transform(), size=8)
+    axes[0].text(
+        0.98, 0.98, "0.95 or more", transform=axes[0].get_yaxis_transform(), size=8, ha="right"
+    )
     axes[0].set_ylabel("recall@100 against exact search")
     figure.text(0.5, 0.02, RULE, ha="center", va="bottom", fontsize=9)
     figure.tight_layout(rect=(0, 0.1, 1, 1))
