@@ -707,137 +707,6 @@ for name, model, examples_, pre in [
         architectures[name][f"own recall@10, {size}"] = result["recall_at_10"]
 pd.DataFrame(architectures).T.round(4)
 
-# %%
-queries, vectors = vectors_of(two_tower, valid_users)
-# %% [markdown]
-# ## Which index?
-#
-# So far every product was scored for every person: **exact** search. FAISS has three ways to look
-# at fewer products, or at smaller ones:
-#
-# * **IVF** sorts the vectors into lists around centres that it learns, and searches the `nprobe`
-#   lists nearest to the query;
-# * **HNSW** links each vector to its neighbours, and walks this graph with `efSearch` candidates at
-#   hand;
-# * **PQ** cuts each vector into pieces and keeps, for each piece, the number of the most similar
-#   one in a small codebook. Here it stores the vectors in the lists of IVF.
-#
-# All three were made for *near* vectors, and ours are ranked by inner product, where a long vector
-# can win from far away. One more coordinate turns the one into the other: give all products the
-# same length, and the nearest is the one of the largest inner product (Bachrach et al. 2014).
-
-# %%
-import time
-
-import faiss
-
-threads = faiss.omp_get_max_threads()
-faiss.omp_set_num_threads(1)  # as in a server: a request has one thread, others have theirs
-exact = faiss.IndexFlatIP(vectors.shape[1])
-exact.add(vectors)
-asked = np.ascontiguousarray(queries[:500])
-nearest = exact.search(asked, 100)[1]
-
-squares = np.square(vectors).sum(axis=1)
-# the new coordinate, and one of zeros so that PQ can cut the vectors into pairs
-longer = np.c_[vectors, np.sqrt(squares.max() - squares), np.zeros_like(squares)]
-longer_asked = np.c_[asked, np.zeros((len(asked), 2), "float32")]
-
-most = len(vectors) // 39  # FAISS asks for 39 vectors for every centre that it learns
-lists = min(most, 2 * int(np.sqrt(len(vectors))))
-bits = min(8, int(np.log2(most)))
-
-
-def index_row(factory, metric, products, people, setting=""):
-    """Build an index and return its recall against exact search, its latency and its memory."""
-    index = faiss.index_factory(products.shape[1], factory, metric)
-    index.train(products)
-    index.add(products)
-    faiss.ParameterSpace().set_index_parameters(index, setting)
-    shares, seconds = [], []
-    for query, right in zip(people, nearest, strict=True):
-        start = time.perf_counter()
-        found = index.search(query[np.newaxis], 100)[1][0]
-        seconds.append(time.perf_counter() - start)
-        shares.append(np.isin(right, found).mean())
-    return {
-        "recall": np.mean(shares),
-        "ms": 1_000 * np.median(seconds),
-        "mib": faiss.serialize_index(index).nbytes / 2**20,
-    }
-
-
-inner = (faiss.METRIC_INNER_PRODUCT, vectors, asked)
-distance = (faiss.METRIC_L2, longer, longer_asked)
-measured = pd.DataFrame(
-    {
-        "exact": index_row("Flat", *inner),
-        "HNSW, inner product": index_row("HNSW16,Flat", *inner, "efSearch=200"),
-        "HNSW": index_row("HNSW16,Flat", *distance, "efSearch=200"),
-        "IVF, 8 lists": index_row(f"IVF{lists},Flat", *distance, "nprobe=8"),
-        "IVF, 16 lists": index_row(f"IVF{lists},Flat", *distance, "nprobe=16"),
-        "PQ, 16 lists": index_row(f"IVF{lists},PQ17x{bits}np", *distance, "nprobe=16"),
-    }
-).T
-faiss.omp_set_num_threads(threads)
-measured.round(3)
-
-# %% [markdown]
-# At this size the table says: **don't**. Exact search goes through the whole catalogue in a few
-# hundredths of a millisecond, misses nothing and needs no tuning. Whatever IVF saves is less than
-# one Python call, and HNSW is slower than the thing it approximates. See what the extra coordinate
-# did, though, for the same graph, searched just as far: by inner product it loses some of the right
-# products, by distance next to none.
-#
-# The picture changes with the catalogue. `python benchmarks/index.py` measures the same at 1,500,
-# 100,000 and 1,000,000 vectors simulated after this lab's, on one core:
-#
-# ![Recall against latency of four indexes at three catalogue sizes](images/index-choice.png)
-#
-# At one million products exact search takes 15 ms and 122 MiB. IVF finds 0.965 of the same hundred
-# in 0.41 ms, and 0.991 in 0.83 ms; HNSW 0.978 in 0.64 ms, with twice the memory and three minutes
-# to build; PQ needs a fifth of the memory and stops at 0.73.
-#
-# **The rule.** Say first how much recall may be lost and how many milliseconds a search may take;
-# then take the simplest index that keeps both. Begin with exact search. Then IVF, which is nearly
-# as small and has one number to tune. HNSW lies on IVF's curve here, with twice the memory: it has
-# to show its worth on your vectors first. PQ is for when memory is the limit, and a recall of 0.73
-# is enough or the vectors are at hand to score again.
-
-# %% [markdown]
-# ### Exercise 4.4: choose an index
-#
-# An index is chosen from the outside in. The pipeline sets how much recall may be lost and how long
-# a search may take; both are conditions, and being far better than a condition buys nothing. Among
-# the indexes that meet them, take the one that needs the least memory, because every replica of the
-# server holds its own copy.
-
-
-# %% tags=["exercise-4.4"]
-def choose_index(measured: pd.DataFrame, least_recall: float, most_ms: float) -> str | None:
-    """Choose an index for a recall and a latency budget.
-
-    Args:
-        measured: a row an index, its name in the frame's index; columns `recall` (against exact
-            search, 0 to 1), `ms` (a query) and `mib` (memory).
-        least_recall: the recall that is needed; exactly this is enough.
-        most_ms: milliseconds that a query may take; exactly this is allowed.
-
-    Returns:
-        The name of the index with the least memory among those that meet both conditions, of equal
-        ones the faster; None if none meets both.
-    """
-    ### BEGIN SOLUTION
-    fitting = measured[(measured["recall"] >= least_recall) & (measured["ms"] <= most_ms)]
-    if fitting.empty:
-        return None
-    return fitting.sort_values(["mib", "ms"]).index[0]
-    ### END SOLUTION
-
-
-# %% tags=["check-4.4"]
-check("4.4", choose_index)
-
 # %% [markdown]
 # ## A second source of candidates
 #
@@ -1112,7 +981,139 @@ pd.DataFrame(judged).T.round(4)
 # The first column is what most tutorials print, and it is high for both: telling a product that
 # retrieval would never have found from one that was bought is no art. The last column is what the
 # shop gets. The 2022 tutorial's 0.828 was of the first kind.
+
+# %%
+queries, vectors = vectors_of(two_tower, valid_users)
+# %% [markdown]
+# ## Which index?
 #
+# So far every product was scored for every person: **exact** search. FAISS has three ways to look
+# at fewer products, or at smaller ones:
+#
+# * **IVF** sorts the vectors into lists around centres that it learns, and searches the `nprobe`
+#   lists nearest to the query;
+# * **HNSW** links each vector to its neighbours, and walks this graph with `efSearch` candidates at
+#   hand;
+# * **PQ** cuts each vector into pieces and keeps, for each piece, the number of the most similar
+#   one in a small codebook. Here it stores the vectors in the lists of IVF.
+#
+# All three were made for *near* vectors, and ours are ranked by inner product, where a long vector
+# can win from far away. One more coordinate turns the one into the other: give all products the
+# same length, and the nearest is the one of the largest inner product (Bachrach et al. 2014).
+
+# %%
+import time
+
+import faiss
+
+threads = faiss.omp_get_max_threads()
+faiss.omp_set_num_threads(1)  # as in a server: a request has one thread, others have theirs
+exact = faiss.IndexFlatIP(vectors.shape[1])
+exact.add(vectors)
+asked = np.ascontiguousarray(queries[:500])
+nearest = exact.search(asked, 100)[1]
+
+squares = np.square(vectors).sum(axis=1)
+# the new coordinate, and one of zeros so that PQ can cut the vectors into pairs
+longer = np.c_[vectors, np.sqrt(squares.max() - squares), np.zeros_like(squares)]
+longer_asked = np.c_[asked, np.zeros((len(asked), 2), "float32")]
+
+most = len(vectors) // 39  # FAISS asks for 39 vectors for every centre that it learns
+lists = min(most, 2 * int(np.sqrt(len(vectors))))
+bits = min(8, int(np.log2(most)))
+
+
+def index_row(factory, metric, products, people, setting=""):
+    """Build an index and return its recall against exact search, its latency and its memory."""
+    index = faiss.index_factory(products.shape[1], factory, metric)
+    index.train(products)
+    index.add(products)
+    faiss.ParameterSpace().set_index_parameters(index, setting)
+    shares, seconds = [], []
+    for query, right in zip(people, nearest, strict=True):
+        start = time.perf_counter()
+        found = index.search(query[np.newaxis], 100)[1][0]
+        seconds.append(time.perf_counter() - start)
+        shares.append(np.isin(right, found).mean())
+    return {
+        "recall": np.mean(shares),
+        "ms": 1_000 * np.median(seconds),
+        "mib": faiss.serialize_index(index).nbytes / 2**20,
+    }
+
+
+inner = (faiss.METRIC_INNER_PRODUCT, vectors, asked)
+distance = (faiss.METRIC_L2, longer, longer_asked)
+measured = pd.DataFrame(
+    {
+        "exact": index_row("Flat", *inner),
+        "HNSW, inner product": index_row("HNSW16,Flat", *inner, "efSearch=200"),
+        "HNSW": index_row("HNSW16,Flat", *distance, "efSearch=200"),
+        "IVF, 8 lists": index_row(f"IVF{lists},Flat", *distance, "nprobe=8"),
+        "IVF, 16 lists": index_row(f"IVF{lists},Flat", *distance, "nprobe=16"),
+        "PQ, 16 lists": index_row(f"IVF{lists},PQ17x{bits}np", *distance, "nprobe=16"),
+    }
+).T
+faiss.omp_set_num_threads(threads)
+measured.round(3)
+
+# %% [markdown]
+# At this size the table says: **don't**. Exact search goes through the whole catalogue in a few
+# hundredths of a millisecond, misses nothing and needs no tuning. Whatever IVF saves is less than
+# one Python call, and HNSW is slower than the thing it approximates. See what the extra coordinate
+# did, though, for the same graph, searched just as far: by inner product it loses some of the right
+# products, by distance next to none.
+#
+# The picture changes with the catalogue. `python benchmarks/index.py` measures the same at 1,500,
+# 100,000 and 1,000,000 vectors simulated after this lab's, on one core:
+#
+# ![Recall against latency of four indexes at three catalogue sizes](images/index-choice.png)
+#
+# At one million products exact search takes 15 ms and 122 MiB. IVF finds 0.965 of the same hundred
+# in 0.41 ms, and 0.991 in 0.83 ms; HNSW 0.978 in 0.64 ms, with twice the memory and three minutes
+# to build; PQ needs a fifth of the memory and stops at 0.73.
+#
+# **The rule.** Say first how much recall may be lost and how many milliseconds a search may take;
+# then take the simplest index that keeps both. Begin with exact search. Then IVF, which is nearly
+# as small and has one number to tune. HNSW lies on IVF's curve here, with twice the memory: it has
+# to show its worth on your vectors first. PQ is for when memory is the limit, and a recall of 0.73
+# is enough or the vectors are at hand to score again.
+
+# %% [markdown]
+# ### Exercise 4.4: choose an index
+#
+# An index is chosen from the outside in. The pipeline sets how much recall may be lost and how long
+# a search may take; both are conditions, and being far better than a condition buys nothing. Among
+# the indexes that meet them, take the one that needs the least memory, because every replica of the
+# server holds its own copy.
+
+
+# %% tags=["exercise-4.4"]
+def choose_index(measured: pd.DataFrame, least_recall: float, most_ms: float) -> str | None:
+    """Choose an index for a recall and a latency budget.
+
+    Args:
+        measured: a row an index, its name in the frame's index; columns `recall` (against exact
+            search, 0 to 1), `ms` (a query) and `mib` (memory).
+        least_recall: the recall that is needed; exactly this is enough.
+        most_ms: milliseconds that a query may take; exactly this is allowed.
+
+    Returns:
+        The name of the index with the least memory among those that meet both conditions, of equal
+        ones the faster; None if none meets both.
+    """
+    ### BEGIN SOLUTION
+    fitting = measured[(measured["recall"] >= least_recall) & (measured["ms"] <= most_ms)]
+    if fitting.empty:
+        return None
+    return fitting.sort_values(["mib", "ms"]).index[0]
+    ### END SOLUTION
+
+
+# %% tags=["check-4.4"]
+check("4.4", choose_index)
+
+# %% [markdown]
 # ## The pipeline, judged once
 #
 # Everything is chosen: epochs, regularisation, which ranker. Now retrieval is fitted again on
