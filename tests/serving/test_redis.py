@@ -81,7 +81,7 @@ def test_the_same_features_as_from_sqlite(live, repository, user_features):
     assert np.array_equal(known, wanted_known)
     for name, column in columns.items():
         assert np.array_equal(column, wanted_columns[name])
-    assert list(lists) == list(wanted_lists) == ["seen", "bought"]
+    assert set(lists) == set(wanted_lists) == {"seen", "bought"}
     for got, wanted in zip(lists["seen"], wanted_lists["seen"], strict=True):
         assert np.array_equal(got, wanted)
 
