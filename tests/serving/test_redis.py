@@ -94,7 +94,9 @@ def test_a_purchase_changes_the_next_answer(server, live, user_features, ask):
         push_purchase(live, user, before[0], datetime(2020, 3, 2, tzinfo=UTC))
         after = client.recommend([user], time=NOON).ordered_ids[0]
     assert before[0] not in after
-    assert after[:9].tolist() == before[1:].tolist()
+    # what was bought also speaks for its neighbours, so the order of the others may change
+    assert len(set(after.tolist())) == len(after) == 10
+    assert not set(after) & set(user_features["seen"].iloc[7])
 
 
 def test_killed_under_load_degrades_every_answer_loses_none_and_recovers(
