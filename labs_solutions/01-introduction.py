@@ -77,25 +77,34 @@ def network(rows):
 
 cheap = nanoseconds_a_product(lambda rows: rows @ person, 32)
 precise = nanoseconds_a_product(network, 150)
+print(f"cheap {cheap:,.0f} ns a product, precise {precise:,.0f} ns")
 
+# %% [markdown]
+# Now the bill for a whole request, against the 20 milliseconds that a page may wait:
+
+# %%
+BUDGET = 20  # milliseconds
 catalogue = np.logspace(2, 8, 50)
+both = catalogue * cheap + 100 * precise
+
 figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
 axis.loglog(catalogue, catalogue * precise / 1e6, label="precise, every product")
 axis.loglog(catalogue, catalogue * cheap / 1e6, label="cheap, every product")
-axis.loglog(
-    catalogue, (catalogue * cheap + 100 * precise) / 1e6, "--", label="cheap, then precise on 100"
-)
-axis.axhline(20, color="grey", lw=1)
-axis.text(catalogue[0], 26, "a budget of 20 ms", color="grey")
+axis.loglog(catalogue, both / 1e6, "--", label="cheap, then precise on 100")
+axis.axhline(BUDGET, color="grey", lw=1)
+axis.text(catalogue[-1], BUDGET * 1.3, f"a budget of {BUDGET} ms", color="grey", ha="right")
 axis.set(xlabel="products in the catalogue", ylabel="milliseconds a request")
 axis.legend()
 plt.show()
-print(f"precise / cheap: {precise / cheap:.0f} times a product")
+print(f"within {BUDGET} ms on this machine:")
+print(f"  precise, every product: {1e6 * BUDGET / precise:12,.0f} products")
+print(f"  cheap, then precise:    {(1e6 * BUDGET - 100 * precise) / cheap:12,.0f} products")
 
 # %% [markdown]
 # The dashed line is the point. Two stages cost what the cheap model costs and judge like the
-# precise one, as long as the cheap one lets the right products through. Beyond ten million products
-# even a dot product with each is too slow: an *index* then looks at a small part of them (lab 4).
+# precise one, as long as the cheap one lets the right products through. Where the lower line meets
+# the budget, even a dot product with each is too slow: an *index* then looks at a small part of
+# them (lab 4).
 #
 # | stage | its job | lives in | built in |
 # |---|---|---|---|
@@ -114,10 +123,19 @@ print(f"precise / cheap: {precise / cheap:.0f} times a product")
 #   divided by that of a perfect list.
 # * **AUC**, for single scores: of a bought and an unbought product, how often does the bought one
 #   score higher? 0.5 is a coin.
+# * **Coverage**, of all lists together: which share of the catalogue is shown to anybody?
+# * **Novelty**: how surprising is what is shown? A product with a share p of all purchases has
+#   `-log2(p)` bits.
 #
-# By hand: five products are shown, and of the three relevant ones the second and fifth place hold
-# one each. Recall@5 is 2/3. DCG is `1/log2(3) + 1/log2(6) = 0.631 + 0.387 = 1.018`; a perfect list
-# would have three hits on top, `1 + 0.631 + 0.5 = 2.131`; NDCG@5 is 0.478.
+# By hand, each once:
+#
+# * Five products are shown; of the three relevant ones, the second and the fifth place hold one
+#   each. Recall@5 is 2/3. DCG is `1/log2(3) + 1/log2(6) = 0.631 + 0.387 = 1.018`; a perfect list
+#   would have three hits on top, `1 + 0.631 + 0.5 = 2.131`; NDCG@5 is 1.018 / 2.131 = 0.478.
+# * Bought products score 0.9 and 0.4, the others 0.6 and 0.2. Of the four pairs only 0.4 against
+#   0.6 is the wrong way round: AUC is 3/4.
+# * One person is shown products 0 and 1, another 0 and 2, of a catalogue of four: coverage is 3/4.
+#   With 8, 4, 2 and 2 purchases these have 1, 2, 1 and 3 bits: novelty is 7/4.
 #
 # ### Exercise 1.1: NDCG@k
 
@@ -151,21 +169,52 @@ from multistage.exercises import check
 check("1.1", ndcg_at_k)
 
 # %% [markdown]
-# A metric of one's own deserves distrust until it agrees with somebody else's. A thousand random
-# cases against scikit-learn's, and our hand-made one:
+# A metric of one's own deserves distrust until it agrees with somebody else's. The package has all
+# five, for many lists at once. First the cases from above, yours among them:
 
 # %%
-from sklearn.metrics import ndcg_score
+from scipy.sparse import csr_matrix
+from sklearn.metrics import ndcg_score, recall_score, roc_auc_score
 
-print(f"by hand 0.478, ours {ndcg_at_k([4, 1, 5, 6, 2], {1, 2, 3}, 5):.3f}")
-largest = 0.0
-for _ in range(1_000):
-    bought = rng.random(30) < 0.2
-    bought[rng.integers(30)] = True
-    scores, k = rng.random(30), int(rng.integers(1, 20))
-    ours = ndcg_at_k(np.argsort(-scores).tolist(), set(np.flatnonzero(bought).tolist()), k)
-    largest = max(largest, abs(ours - ndcg_score([bought], [scores], k=k)))
-print(f"largest difference in 1,000 random cases: {largest:.0e}")
+from multistage.evaluation import auc_interval, catalog_coverage, novelty, recall_at_k
+from multistage.evaluation import ndcg_at_k as ndcg_of_lists
+
+shown, bought = np.array([[4, 1, 5, 6, 2]]), csr_matrix([[0, 1, 1, 1, 0, 0, 0]])
+pages = np.array([[0, 1], [0, 2]])
+print(f"NDCG@5    0.478, yours {ndcg_at_k([4, 1, 5, 6, 2], {1, 2, 3}, 5):.3f}, ", end="")
+print(f"the package's {ndcg_of_lists(shown, bought, 5)[0]:.3f}")
+print(f"recall@5  0.667, {recall_at_k(shown, bought, 5)[0]:.3f}")
+print(f"AUC       0.750, {auc_interval([1, 1, 0, 0] * 50, [0.9, 0.4, 0.6, 0.2] * 50)[0]:.3f}")
+print(f"coverage  0.750, {catalog_coverage(pages, 4):.3f}")
+print(f"novelty   1.750, {novelty(pages, np.array([8, 4, 2, 2])):.3f}")
+
+# %% [markdown]
+# Then a thousand random people with thirty products each, against scikit-learn:
+
+# %%
+bought = rng.random((1_000, 30)) < 0.2
+bought[np.arange(1_000), rng.integers(30, size=1_000)] = True  # everybody bought something
+scores = rng.random((1_000, 30))
+lists = np.argsort(-scores, axis=1)
+first_ten = np.zeros_like(bought)
+np.put_along_axis(first_ten, lists[:, :10], True, axis=1)
+
+few = bought.sum(axis=1) <= 10  # of more than ten, recall@10 asks only for ten
+yours = [
+    ndcg_at_k(ranked.tolist(), set(np.flatnonzero(wanted).tolist()), 10)
+    for ranked, wanted in zip(lists, bought, strict=True)
+]
+ours = ndcg_of_lists(lists, csr_matrix(bought), 10)
+theirs = [ndcg_score([wanted], [row], k=10) for wanted, row in zip(bought, scores, strict=True)]
+recall = recall_at_k(lists[few], csr_matrix(bought[few]), 10)
+area = auc_interval(bought.ravel(), scores.ravel())[0]
+for name, difference in {
+    "NDCG@10, yours": np.subtract(yours, theirs),
+    "NDCG@10, the package's": ours - theirs,
+    "recall@10": recall.mean() - recall_score(bought[few], first_ten[few], average="samples"),
+    "AUC": area - roc_auc_score(bought.ravel(), scores.ravel()),
+}.items():
+    print(f"{name:23} largest difference {np.max(np.abs(difference)):.0e}")
 
 # %% [markdown]
 # ## The shop
@@ -204,8 +253,8 @@ if data.truth is not None:
     display(label(visit)[0][["timestamp", "product_id", "target"]])
 
 # %% [markdown]
-# What is in it: the funnel from a view to a purchase, the long tail, hours, prices, and how the
-# catalogue grows. All but the funnel is seen from training: the test month stays unseen.
+# What is in it? The funnel from a view to a purchase, the long tail of products, the hours of the
+# day. All but the funnel is seen from training: the test month stays unseen.
 
 # %%
 import json
@@ -213,31 +262,42 @@ import json
 report = json.loads((workspace.read("data") / "report.json").read_text())
 train = data.train
 purchases = train[train["target"] == 1]
-per_product = purchases["product_id"].value_counts()
+everything = pd.concat([data.train, data.valid, data.test])
+steps = {"views": report.get("views"), "carts": len(everything)}
+steps |= {"purchases": int(everything["target"].sum())}
+steps = {name: count for name, count in steps.items() if count}
+sales = purchases["product_id"].value_counts().cumsum() / len(purchases)
 per_hour = train.groupby(train["timestamp"].dt.hour)["target"].agg(["size", "mean"])
+
+figure, (funnel, tail, hours) = plt.subplots(1, 3, figsize=(11, 2.8), layout="constrained")
+funnel.bar(list(steps), [count / 1_000 for count in steps.values()])
+funnel.set(ylabel="thousands, all months")
+tail.plot(np.arange(1, len(sales) + 1) / len(data.catalog), sales)
+tail.set(xlabel="share of the catalogue, best sellers first", ylabel="share of purchases")
+hours.bar(per_hour.index, per_hour["size"] / 1_000, color="lightgrey")
+hours.set(xlabel="hour of the day, UTC", ylabel="thousands of rows")
+rate = hours.twinx()
+rate.plot(per_hour.index, per_hour["mean"], color="tab:orange")
+rate.set(ylim=(0, 1))
+rate.set_ylabel("share bought", color="tab:orange")
+plt.show()
+
+fifth = sales.iloc[len(data.catalog) // 5 - 1]
+print(f"{everything['target'].mean():.0%} of the rows are bought")
+print(f"a fifth of the catalogue makes {fifth:.0%} of the purchases")
+low, high = per_hour["mean"].min(), per_hour["mean"].max()
+print(f"from {low:.0%} to {high:.0%} are bought, by the hour")
+
+# %% [markdown]
+# A few products sell, and most hardly do: that is why popularity is a strong guess, and why a
+# system that only follows it shows everybody the same. The hour matters a little, so it belongs to
+# the *request*, not to the person. Now prices, and how the catalogue grows.
+
+# %%
 first_seen = train.groupby("product_id")["timestamp"].min().dt.tz_localize(None).dt.to_period("M")
 appeared = first_seen.value_counts().sort_index()[1:]  # in the first month everything is new
 
-figure, axes = plt.subplots(2, 3, figsize=(11, 5.2), layout="constrained")
-(funnel, tail, hours), (prices, rates, new) = axes
-everything = pd.concat([data.train, data.valid, data.test])
-steps = {
-    "views": report.get("views"),
-    "carts": len(everything),
-    "purchases": everything["target"].sum(),
-}
-steps = {name: count for name, count in steps.items() if count}
-funnel.bar(list(steps), list(steps.values()))
-funnel.set(ylabel="all months")
-tail.plot(
-    np.arange(1, len(per_product) + 1) / len(data.catalog), per_product.cumsum() / len(purchases)
-)
-tail.set(xlabel="share of the catalogue, best sellers first", ylabel="share of purchases")
-hours.bar(per_hour.index, per_hour["size"], color="lightgrey")
-hours.set(xlabel="hour of the day, UTC", ylabel="rows")
-rate = hours.twinx()
-rate.plot(per_hour.index, per_hour["mean"], color="tab:orange")
-rate.set(ylabel="share bought (orange)", ylim=(0, 1))
+figure, (prices, rates, new) = plt.subplots(1, 3, figsize=(11, 2.8), layout="constrained")
 if data.has("price"):
     prices.hist(np.log10(data.catalog["price"].clip(lower=0.01)), bins=40)
     prices.set(xlabel="price, log10", ylabel="products")
@@ -249,14 +309,19 @@ else:
         axis.set_axis_off()
         axis.text(0.5, 0.5, "this data set has no prices", ha="center")
 new.bar([str(month) for month in appeared.index], appeared)
-new.set(ylabel="products seen for the first time")
+new.set(ylabel="products first seen")
 new.tick_params(axis="x", rotation=45)
 plt.show()
 
-cells = data.users.shape[0] * data.catalog.shape[0]
+cells = len(data.users) * len(data.catalog)
+print(f"{appeared.sum() / len(data.catalog):.0%} of the catalogue came after the first month")
 print(f"{len(train):,} rows fill {len(train) / cells:.1%} of {cells:,} person × product cells")
 
 # %% [markdown]
+# Prices are spread over orders of magnitude: models will get their logarithm. By itself the price
+# says little about who buys. And nearly all cells of the matrix are empty: whoever fills them has
+# to carry over what is known of *other* people and *other* products.
+#
 # ## Cutting in time
 #
 # We learn from `train`, choose between models on `valid` (the month before the last), and look at
@@ -307,17 +372,17 @@ splits = {"train": data.train, "valid": data.valid, "test": data.test}
 summary = pd.DataFrame(
     {
         name: {
-            "rows": len(split),
-            "users": split["user_id"].nunique(),
-            "products": split["product_id"].nunique(),
-            "bought": split["target"].mean(),
-            "from users not in train": 1 - split["user_known"].mean(),
-            "of products not in train": 1 - split["product_known"].mean(),
+            "rows": f"{len(split):,}",
+            "users": f"{split['user_id'].nunique():,}",
+            "products": f"{split['product_id'].nunique():,}",
+            "bought": f"{split['target'].mean():.1%}",
+            "from users not in train": f"{1 - split['user_known'].mean():.1%}",
+            "of products not in train": f"{1 - split['product_known'].mean():.1%}",
         }
         for name, split in splits.items()
     }
 ).T
-summary.round(3)
+summary
 
 # %%
 record("interactions", sum(len(split) for split in splits.values()))
@@ -353,14 +418,7 @@ print(f"{1 - task.warm.mean():.1%} of the people are new")
 # was to buy them. It does not reach 1, because what people buy is partly chance.
 
 # %%
-from multistage.evaluation import (
-    baselines,
-    bootstrap_interval,
-    catalog_coverage,
-    novelty,
-    recall_at_k,
-)
-from multistage.evaluation import ndcg_at_k as ndcg_of_lists
+from multistage.evaluation import baselines, bootstrap_interval
 from multistage.evaluation.holdout import indicator
 
 sold = np.asarray(task.purchases.sum(axis=0)).ravel()
@@ -431,8 +489,6 @@ print(f"NDCG@10 of EASE: {flattered:.4f}; honest: {results['EASE']['NDCG@10']:.4
 # and let one question predict: *do the person's share and the product's stored share agree?*
 
 # %%
-from sklearn.metrics import roc_auc_score
-
 shuffled = train.assign(product_id=rng.permutation(train["product_id"].to_numpy()))
 share = shuffled.groupby("user_id")["target"].mean()
 shuffled["share"] = shuffled["user_id"].map(share)
@@ -520,8 +576,8 @@ print(f"{left.min()} to {left.max()} candidates a person")
 
 # %% [markdown]
 # **Score.** Costly and precise: only the candidates are scored, by EASE, a model of all item
-# pairs. With 100 candidates out of a catalogue of a million, a scorer may be ten thousand times
-# slower a product than retrieval and still be the smaller part of the bill.
+# pairs. With 100 candidates out of a million products, a scorer that is a thousand times slower a
+# product than retrieval is still a tenth of the bill.
 
 # %%
 ease_scores = baselines.ease(task.purchases, task.history) + 1e-6 * best_sellers
