@@ -7,6 +7,7 @@ each in a process of its own, prints what they left in ``results``, and writes
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -77,7 +78,7 @@ def _results(lab: str, dataset: str, profile: str) -> dict[str, dict[str, float]
 def _architectures(results: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
     oracle = results.get("oracle", {}).get("AUC")
     return {
-        name: {
+        _key(name): {
             "auc": row["AUC"],
             "interval": [row["low"], row["high"]],
             "skill": (row["AUC"] - 0.5) / (oracle - 0.5) if oracle else None,
@@ -86,6 +87,11 @@ def _architectures(results: dict[str, dict[str, float]]) -> dict[str, dict[str, 
         }
         for name, row in results.items()
     }
+
+
+def _key(name: str) -> str:
+    """``"Wide & Deep"`` -> ``"wide_and_deep"``."""
+    return re.sub(r"\W+", "_", name.lower().replace("&", "and"))
 
 
 def _pipeline(results: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
