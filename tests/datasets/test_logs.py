@@ -83,7 +83,7 @@ def test_a_session_may_span_blocks_files_and_midnight(tmp_path):
     one = write(tmp_path / "1.csv", [row("2019-10-31 23:59:50 UTC", product=p) for p in range(9)])
     two = [row("2019-11-01 00:00:20+00:00", "purchase", product=p) for p in range(9)]
     two = write(tmp_path / "2.csv.gz", two)
-    found, _ = assert_same([two, one], tmp_path, block_bytes=100)
+    found, _ = assert_same([two, one], tmp_path, task_bytes=100)
     assert found.rows["target"].tolist() == [1] * 9
 
 
@@ -119,11 +119,48 @@ BAD = {
 def test_a_bad_row_is_quarantined_with_line_and_reason(tmp_path, reason):
     rows = [row(product=p) for p in range(1, 20)]
     file = write(tmp_path / "a.csv", [*rows[:6], "", BAD[reason], *rows[6:]])
-    found, _ = assert_same([file], tmp_path, limit=0.1, block_bytes=300)
+    found, _ = assert_same([file], tmp_path, limit=0.1, task_bytes=300)
     assert found.quarantine == [("a.csv", 9, reason, BAD[reason])]
     assert len(found.rows) == 19
     found.write_quarantine(tmp_path / "q.csv")
     assert pd.read_csv(tmp_path / "q.csv").loc[0, "line"] == 9
+
+
+STRANGE = {
+    "time": (
+        "",
+        "2019-10-01T10:00:00 UTC",
+        "2019-10-01 10:00:00 UTC ",
+        "2019-10-01 10:00:00+00:00x",
+        "2019-10-01 10:00    UTC",
+        "2019-10-01 10:00+00 UTC",
+        "2019-10-01 24:00:00 UTC",
+        "2019-10-01 10:00:00",
+        "1969-12-31 23:59:59 UTC",
+        "9999-12-31 23:59:59 UTC",
+    ),
+    "kind": ("", " cart", "Cart", "cart\0"),
+    "product": ("", " 1", "1 ", "0x1F", "+1", "-0", "01", "0" * 30 + "1", 2**63, "\uff11", "1.0"),
+    "user": (" 1", "0x10", -1, "1e3", 2**63 - 1),
+    "price": ("", " 1", "\t1", "1.", ".5", "+1", "-0", "1e400", "Inf", "nan", "1_0", "\uff11"),
+    "session": ("", " ", "NULL"),
+    "brand": ("", "NA", " x", "a\rb"),
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field in STRANGE for value in STRANGE[field]]
+)
+def test_a_row_is_judged_alike_alone_and_beside_a_bad_one(field, value):
+    """Alone it meets pyarrow's parser, beside a bad row the one that looks for reasons."""
+    text, header = row(**{field: value}), ev.EVENT_COLUMNS
+    alone = ev.parse_block(f"{text}\n".encode(), header, "a.csv")
+    beside = ev.parse_block(f"{text}\nshort\n".encode(), header, "a.csv")
+    assert beside.kept.equals(alone.kept)
+    assert beside.bad == [*alone.bad, (2, "short line", "short")]
+    assert [why for _, why, _ in alone.bad] == [
+        why for why in [reference.why_not(text.split(","), header)] if why
+    ]
 
 
 def test_more_bad_rows_than_allowed_are_an_error(tmp_path):
@@ -233,13 +270,13 @@ def test_any_log_gives_the_reference_rows(tmp_path, files, block, ends, compress
         paths.append(tmp_path / f"{i}.csv{'.gz' if compressed else ''}")
         text = ends.join([HEADER, *rows])
         (gzip.open if compressed else open)(paths[-1], "wb").write(text.encode())
-    assert_same(paths, tmp_path, limit=1.0, block_bytes=block)
+    assert_same(paths, tmp_path, limit=1.0, task_bytes=block)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="../shared holds no real REES46 rows here")
 @pytest.mark.parametrize("name", ["2019-Oct-first-hours.csv", "electronics-duplicated-rows.csv"])
 def test_real_rows(tmp_path, name):
-    found, expected = assert_same([REAL / name], tmp_path, block_bytes=100_000)
+    found, expected = assert_same([REAL / name], tmp_path, task_bytes=100_000)
     rows = split_category(found.rows)
     valid, test = time_bounds(rows["timestamp"])
     split = build(rows, split_by_time(rows, valid, test), 1, 1)
@@ -287,13 +324,13 @@ def test_two_workers_of_a_separate_scheduler_give_the_same_rows(tmp_path):
     rows = [row(product=p, user=p % 50, session=f"s{p % 70}") for p in range(400)]
     rows += [row(kind="purchase", product=p, user=p % 50, session=f"s{p % 70}") for p in range(90)]
     files = [write(tmp_path / f"{i}.csv", rows[i::3]) for i in range(3)]
-    here = labelled(files, tmp_path, block_bytes=2_000)
+    here = labelled(files, tmp_path, task_bytes=2_000)
     with cluster(tmp_path) as address:
         from distributed import Client
 
         with Client(address, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)
-            there = labelled(files, tmp_path, block_bytes=2_000, scheduler=address)
+            there = labelled(files, tmp_path, task_bytes=2_000, scheduler=address)
             worked = client.run(imported, "multistage.datasets.logs")
     assert len(worked) == 2
     assert any(worked.values())

@@ -1,5 +1,6 @@
 """Splits: time first, one row per pair inside each, the core on training only."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -48,9 +49,11 @@ def test_unseen_users_and_products_stay_and_are_marked():
 
 def test_the_core_is_a_fixed_point():
     # User 3 has two rows; once product 9 goes (one row), it has one, goes, and so on.
-    table = rows((1, 1, 1), (1, 2, 1), (2, 1, 1), (2, 2, 1), (3, 2, 1), (3, 9, 1))
-    assert core(table, 2, 2)["user_id"].tolist() == [1, 1, 2, 2]
-    assert core(table, 3, 1).empty
+    user, product = np.array([1, 1, 2, 2, 3, 3]), np.array([1, 2, 1, 2, 2, 9])
+    assert core(user, product, 2, 2).tolist() == [True] * 4 + [False] * 2
+    assert not core(user, product, 3, 1).any()
+    assert core(user, product, 1, 1).all()
+    assert core(user[:0], product[:0], 5, 5).tolist() == []
 
 
 def test_the_core_leaves_valid_and_test_alone():

@@ -119,7 +119,7 @@ def test_files_have_the_same_bytes_for_any_number_of_workers(tmp_path):
 @pytest.mark.parametrize("form", ["csv", "csv.gz"])
 def test_its_files_prepared_give_the_rows_of_its_memory(tmp_path, form):
     files = write_events(TINY, tmp_path, form, workers=1)
-    found = read_logs(files, tmp_path, block_bytes=1 << 20)
+    found = read_logs(files, tmp_path, task_bytes=1 << 20)
     assert not found.quarantine
     pd.testing.assert_frame_equal(
         reference.canonical(split_category(found.rows)),

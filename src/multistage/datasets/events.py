@@ -1,15 +1,15 @@
 """Read REES46 event files in bounded memory: nothing is lost silently.
 
-A file is read in blocks that end at a line's end. A block is parsed by pyarrow with the types of
-the contract; only where that fails, row by row reasons are found. Rows that break the contract go
-to quarantine with file, line and reason. Views are checked and counted, then let go: what remains
-(carts and purchases, some 2% of REES46) is written to one Parquet file a task, with one row group
-for each partition of users, so that later steps hold one partition at a time.
+A file is read in blocks that end at a line's end and fit the processor's cache. A block is parsed
+by pyarrow with the types of the contract; only where that fails, row by row reasons are found. Rows
+that break the contract go to quarantine with file, line and reason. Views are checked and counted,
+then let go: what remains (carts and purchases, some 2% of REES46) is written to one Arrow file a
+task, with one batch for each partition of users, so that later steps hold one partition at a time.
 
 The contract of a row: nine columns by name (others are ignored), one row a line; ``event_time``
-as ``YYYY-MM-DD HH:MM:SS`` and `` UTC`` or ``+00:00``; a known ``event_type``; non-negative 64-bit
-``product_id`` and ``user_id``; a ``user_session``; a finite ``price`` of 0 or more. ``brand`` and
-``category_code`` may be empty; ``category_id`` is not read.
+as ``YYYY-MM-DD HH:MM:SS`` and `` UTC`` or ``+00:00``, from 1970 to 2261; a known ``event_type``;
+``product_id`` and ``user_id`` of digits, below 2^63; a ``user_session``; a finite ``price`` of 0 or
+more. ``brand`` and ``category_code`` may be empty; ``category_id`` is not read.
 """
 
 import csv
@@ -19,20 +19,23 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
+import pyarrow.ipc
 
 from multistage.datasets.contract import EVENT_COLUMNS
 from multistage.errors import CourseError
 
 EVENT_TYPES = ("view", "cart", "remove_from_cart", "purchase")
 KEPT = ("cart", "purchase")
-BLOCK_BYTES = 24 << 20
+TASK_BYTES = 64 << 20
+BLOCK_BYTES = 2 << 20  # parsed at once: larger ones leave the processor's cache, and take longer
+SHARD_ROWS = 1 << 17  # written at once: a compressed month is one task
 LENIENT_BYTES = 64 << 10  # where something is wrong, blocks are halved down to this
 QUARANTINE_COLUMNS = ("file", "line", "reason", "text")
 SHARD_SCHEMA = pa.schema(
@@ -48,11 +51,16 @@ SHARD_SCHEMA = pa.schema(
     ]
 )
 _READ = [name for name in EVENT_COLUMNS if name != "category_id"]
+_REQUIRED = [name for name in _READ if name not in ("category_code", "brand")]
 _TYPES = {name: pa.string() for name in _READ} | {
-    "product_id": pa.int64(),
-    "user_id": pa.int64(),
+    "event_type": pa.dictionary(pa.int32(), pa.string()),
     "price": pa.float64(),
 }
+_IDS = (
+    "product_id",
+    "user_id",
+)  # read as text: pyarrow would take " 1", "-0" and "0x1" for numbers
+FIRST_SECOND, END_SECOND = 0, 9_214_646_400  # 1970 to 2261, what pandas' nanoseconds can hold
 
 
 @dataclass
@@ -93,7 +101,16 @@ class TaskResult:
     quarantine: list[tuple[int, str, str]]  # line, reason, text
 
 
-def plan(files: list[Path], block_bytes: int = BLOCK_BYTES) -> list[Task]:
+class Block(NamedTuple):
+    """What :func:`parse_block` found in a block; its first line is line 1."""
+
+    kept: pa.Table  # carts and purchases, of ``SHARD_SCHEMA``
+    good: int  # rows, those kept among them
+    bad: list[tuple[int, str, str]]  # line, reason, text
+    lines: int
+
+
+def plan(files: list[Path], task_bytes: int = TASK_BYTES) -> list[Task]:
     """Cut the files into tasks.
 
     Raises:
@@ -106,8 +123,8 @@ def plan(files: list[Path], block_bytes: int = BLOCK_BYTES) -> list[Task]:
             tasks.append(Task(file, name, header, begin, None))
             continue
         size = file.stat().st_size
-        starts = range(begin, max(size, begin + 1), block_bytes)
-        tasks += [Task(file, name, header, s, min(s + block_bytes, size)) for s in starts]
+        starts = range(begin, max(size, begin + 1), task_bytes)
+        tasks += [Task(file, name, header, s, min(s + task_bytes, size)) for s in starts]
     return tasks
 
 
@@ -139,100 +156,136 @@ def read_header(file: Path, name: str) -> tuple[tuple[str, ...], int]:
 
 
 def filter_task(task: Task, shard: Path, partitions: int) -> TaskResult:
-    """Check the rows of ``task`` and write its carts and purchases to ``shard`` (Parquet).
+    """Check the rows of ``task`` and write its carts and purchases to ``shard`` (Arrow).
 
-    The file has ``partitions`` row groups for each block of the task; row group ``g`` holds the
-    rows with ``user_id % partitions == g % partitions``.
+    The file has ``partitions`` batches for each ``SHARD_ROWS`` or so of them; batch ``b`` holds the
+    rows with ``user_id % partitions == b % partitions``.
 
     Raises:
         CourseError: if the text is not UTF-8.
     """
-    counts, quarantine, lines = Counts(), [], 0
-    with pq.ParquetWriter(shard, SHARD_SCHEMA, compression="zstd") as writer:
-        for block, broken in _blocks(task):
-            table, bad = parse_block(block, task.header, task.name)
-            here = block.count(b"\n") + (not block.endswith(b"\n") and block != b"")
+    counts, quarantine, lines, waiting = Counts(), [], 0, []
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_file(str(shard), SHARD_SCHEMA, options=options) as writer:
+        for text, broken in _blocks(task):
+            block = parse_block(text, task.header, task.name)
+            bad = block.bad
             if broken:
-                bad.append((here + 1, "broken gzip tail", broken))
-            counts.read += len(table) + len(bad)
+                bad.append((block.lines + 1, "broken gzip tail", broken))
+            counts.read += block.good + len(bad)
             counts.quarantined.update(reason for _, reason, _ in bad)
             quarantine += [(lines + line, reason, text) for line, reason, text in bad]
-            lines += here
-            kept = table.filter(pc.is_in(table["event_type"], pa.array(KEPT)))
-            counts.views += len(table) - len(kept)
-            counts.kept += len(kept)
-            part = kept["user_id"].to_numpy() % partitions
-            for p in range(partitions):
-                group = kept.take(np.flatnonzero(part == p))
-                writer.write_table(group, row_group_size=max(len(group), 1))
+            lines += block.lines
+            counts.views += block.good - len(block.kept)
+            counts.kept += len(block.kept)
+            waiting.append(block.kept)
+            if sum(map(len, waiting)) >= SHARD_ROWS:
+                _write_partitions(writer, waiting, partitions)
+                waiting = []
+        _write_partitions(writer, waiting, partitions)
     return TaskResult(task, counts, lines, quarantine)
 
 
-def parse_block(
-    block: bytes, header: tuple[str, ...], name: str
-) -> tuple[pa.Table, list[tuple[int, str, str]]]:
-    """Return the good rows of a block, and what is wrong with the others.
+def _write_partitions(
+    writer: pa.ipc.RecordBatchFileWriter, tables: list[pa.Table], partitions: int
+) -> None:
+    rows = pa.concat_tables([SHARD_SCHEMA.empty_table(), *tables]).combine_chunks()
+    rows = pa.record_batch([column.chunk(0) for column in rows.columns], schema=SHARD_SCHEMA)
+    part = rows["user_id"].to_numpy() % partitions
+    for p in range(partitions):
+        writer.write_batch(rows.take(pa.array(np.flatnonzero(part == p))))
+
+
+def parse_block(block: bytes, header: tuple[str, ...], name: str) -> Block:
+    """Return the rows of a block to keep, and what is wrong with those that break the contract.
 
     Args:
         block: whole lines, without the header. Blank ones are no rows.
         header: the file's column names.
         name: the file's, for the message.
 
-    Returns:
-        A table of ``SHARD_SCHEMA``; ``(line, reason, text)`` of bad rows, the first line being 1.
+    Raises:
+        CourseError: if the text is not UTF-8.
     """
-    if b'"' not in block:
-        try:
-            table = _parse_typed(block, header)
-            if table is not None:
-                return table, []
-        except pa.ArrowInvalid:
-            pass  # some row breaks the contract: find out which
+    parsed = _parse_typed(block, header)
+    if parsed:
+        return parsed
+    # Some row breaks the contract: find out which.
     cut = block.rfind(b"\n", 0, len(block) // 2) + 1
     if len(block) < LENIENT_BYTES or cut == 0:
         return _parse_leniently(block, header, name)
-    table, bad = parse_block(block[:cut], header, name)
-    more, worse = parse_block(block[cut:], header, name)
-    lines = block.count(b"\n", 0, cut)
-    bad += [(lines + line, reason, text) for line, reason, text in worse]
-    return pa.concat_tables([table, more]), bad
-
-
-def _parse_typed(block: bytes, header: tuple[str, ...]) -> pa.Table | None:
-    """Parse a block all of whose rows are good; None or ArrowInvalid if one is not."""
-    if not block or block.isspace():
-        return _rows({name: [] for name in SHARD_SCHEMA.names})
-    table = pa_csv.read_csv(
-        pa.BufferReader(block),
-        pa_csv.ReadOptions(
-            column_names=_unique(header), use_threads=False, block_size=len(block) + 1
-        ),
-        pa_csv.ParseOptions(quote_char=False),
-        pa_csv.ConvertOptions(
-            column_types=_TYPES, include_columns=_READ, null_values=[""], strings_can_be_null=True
-        ),
+    one, two = (parse_block(part, header, name) for part in (block[:cut], block[cut:]))
+    return Block(
+        kept=pa.concat_tables([one.kept, two.kept]),
+        good=one.good + two.good,
+        bad=one.bad + [(one.lines + line, reason, text) for line, reason, text in two.bad],
+        lines=one.lines + two.lines,
     )
-    time = table["event_time"]
-    zone = pc.utf8_slice_codeunits(time, 19)
-    good = [
-        pc.is_in(zone, pa.array([" UTC", "+00:00"])),
-        pc.equal(pc.utf8_slice_codeunits(time, 10, 11), " "),
-        pc.is_in(table["event_type"], pa.array(EVENT_TYPES)),
-        pc.greater_equal(table["product_id"], 0),
-        pc.greater_equal(table["user_id"], 0),
-        pc.is_valid(table["user_session"]),
-        pc.is_finite(table["price"]),
-        pc.greater_equal(table["price"], 0),
-    ]
-    if not all(pc.all(pc.fill_null(check, False)).as_py() for check in good):
+
+
+def _parse_typed(block: bytes, header: tuple[str, ...]) -> Block | None:
+    """Parse a block all of whose lines are good rows; None if one is not."""
+    lone = b"\r" in block and block.count(b"\r") != block.count(b"\r\n")
+    if not block or b'"' in block or lone:  # pyarrow would end a line at a lone "\r"
         return None
-    seconds = pc.utf8_slice_codeunits(time, 0, 19).cast(pa.timestamp("s"))
-    return table.set_column(0, "event_time", seconds).select(SHARD_SCHEMA.names)
+    try:
+        table = pa_csv.read_csv(
+            pa.BufferReader(block),
+            pa_csv.ReadOptions(
+                column_names=_unique(header), use_threads=False, block_size=len(block) + 1
+            ),
+            pa_csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
+            pa_csv.ConvertOptions(
+                column_types=_TYPES,
+                include_columns=_READ,
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        ).combine_chunks()
+        seconds = _parse_times(table["event_time"].chunk(0))
+        ids = {name: _parse_ids(table[name].chunk(0)) for name in _IDS}
+    except pa.ArrowInvalid:
+        return None
+    kind = table["event_type"].chunk(0)
+    if (
+        any(table[name].null_count for name in _REQUIRED)
+        or not set(kind.dictionary.to_pylist()) <= set(EVENT_TYPES)
+        or not pc.all(pc.is_finite(table["price"])).as_py()
+        or pc.min(table["price"]).as_py() < 0
+    ):
+        return None
+    wanted = np.array([name in KEPT for name in kind.dictionary.to_pylist()])
+    keep = np.flatnonzero(wanted[kind.indices.to_numpy()])
+    columns = {name: table[name].chunk(0) for name in _READ} | ids | {"event_time": seconds}
+    kept = {name: columns[name].take(pa.array(keep)) for name in SHARD_SCHEMA.names}
+    kept["event_type"] = kept["event_type"].cast(pa.string())
+    return Block(pa.table(kept, SHARD_SCHEMA), len(table), [], len(table))
 
 
-def _parse_leniently(
-    block: bytes, header: tuple[str, ...], name: str
-) -> tuple[pa.Table, list[tuple[int, str, str]]]:
+def _parse_ids(text: pa.StringArray) -> pa.Int64Array:
+    """Digits as numbers; ArrowInvalid if one is something else, or too large."""
+    if not pc.all(pc.ascii_is_decimal(text)).as_py():
+        raise pa.ArrowInvalid("an id is not made of digits")
+    return text.cast(pa.int64())
+
+
+def _parse_times(text: pa.StringArray) -> pa.TimestampArray:
+    """Seconds of ``YYYY-MM-DD HH:MM:SS`` and `` UTC`` or ``+00:00``; ArrowInvalid if one is not."""
+    if text.null_count:
+        raise pa.ArrowInvalid("a time is missing")
+    text = text.cast(pa.binary())
+    zone = pc.binary_slice(text, 19, 26)  # one byte more than the longer zone has
+    good = pc.or_(pc.equal(zone, b" UTC"), pc.equal(zone, b"+00:00"))
+    good = pc.and_(good, pc.equal(pc.binary_slice(text, 10, 11), b" "))  # a "T" would do otherwise
+    time = pc.binary_slice(text, 0, 19).cast(pa.string()).cast(pa.timestamp("s"))
+    span = pc.min_max(time.cast(pa.int64()))
+    inside = span["min"].as_py() >= FIRST_SECOND and span["max"].as_py() < END_SECOND
+    if not (pc.all(good).as_py() and inside):
+        raise pa.ArrowInvalid("a time is not of the contract")
+    return time
+
+
+def _parse_leniently(block: bytes, header: tuple[str, ...], name: str) -> Block:
     try:
         text = block.decode("utf-8")
     except UnicodeDecodeError:
@@ -256,31 +309,35 @@ def _parse_leniently(
     time = pd.to_datetime(
         frame["event_time"].str[:19].where(stamp), format="%Y-%m-%d %H:%M:%S", errors="coerce"
     )
-    refuse(time.isna(), "bad event_time")
+    seconds = time.to_numpy("datetime64[s]").astype("int64")  # that of NaT is the least of all
+    refuse((seconds < FIRST_SECOND) | (seconds >= END_SECOND), "bad event_time")
     refuse(~frame["event_type"].isin(EVENT_TYPES), "unknown event_type")
     ids = {}
     for column in ("product_id", "user_id"):
         refuse(frame[column] == "", f"missing {column}")
-        ids[column] = frame[column].map(_parse_id)
+        ids[column] = frame[column].map(_parse_id).astype("int64")
         refuse(ids[column] < 0, f"bad {column}")
     refuse(frame["user_session"] == "", "missing user_session")
-    price = frame["price"].map(_parse_price)
+    price = frame["price"].map(_parse_price).astype("float64")
     refuse(~np.isfinite(price), "bad price")
     refuse(price < 0, "negative price")
     bad = np.flatnonzero(reasons != "")
     quarantine = [(number[i], reasons.iat[i], lines[i][:300]) for i in bad]
     good = frame[reasons == ""]
     columns = {
-        "user_id": ids["user_id"][good.index].astype("int64"),
+        "user_id": ids["user_id"][good.index],
         "user_session": good["user_session"],
-        "product_id": ids["product_id"][good.index].astype("int64"),
+        "product_id": ids["product_id"][good.index],
         "event_time": time[good.index].to_numpy("datetime64[s]"),
         "event_type": good["event_type"],
         "category_code": good["category_code"].where(good["category_code"] != "", None),
         "brand": good["brand"].where(good["brand"] != "", None),
-        "price": price[good.index].astype("float64"),
+        "price": price[good.index],
     }
-    return _rows(columns), quarantine
+    rows = _rows(columns)
+    kept = rows.filter(pc.is_in(rows["event_type"], pa.array(KEPT)))
+    count = block.count(b"\n") + (not block.endswith(b"\n") and block != b"")
+    return Block(kept, len(rows), quarantine, count)
 
 
 def _fields(lines: list[str], header: tuple[str, ...]) -> tuple[pd.DataFrame, pd.Series]:
@@ -293,14 +350,15 @@ def _fields(lines: list[str], header: tuple[str, ...]) -> tuple[pd.DataFrame, pd
 
 
 def _parse_id(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= 19 and int(text) < 2**63:
-        return int(text)
+    digits = text.lstrip("0")
+    if text.isascii() and text.isdigit() and len(digits) <= 19 and int(digits or "0") < 2**63:
+        return int(digits or "0")
     return -1
 
 
 def _parse_price(text: str) -> float:
     try:
-        return float(text) if text.strip() == text and "_" not in text else np.nan
+        return float(text) if text.isascii() and "_" not in text else np.nan
     except ValueError:
         return np.nan
 
@@ -327,10 +385,12 @@ def _blocks(task: Task) -> Iterator[tuple[bytes, str]]:
             stream.seek(begin - 1)
             begin += len(stream.readline()) - 1
         stream.seek(begin)
-        block = stream.read(max(task.end - begin, 0))
-        if block and not block.endswith(b"\n"):
-            block += stream.readline()
-        yield block, ""
+        while begin < task.end:
+            block = stream.read(min(BLOCK_BYTES, task.end - begin))
+            if not block.endswith(b"\n"):
+                block += stream.readline()
+            begin += len(block)
+            yield block, ""
 
 
 def _gzip_blocks(task: Task) -> Iterator[tuple[bytes, str]]:

@@ -36,16 +36,20 @@ def label(events: pd.DataFrame) -> tuple[pd.DataFrame, int]:
         Of events of the same second the purchase counts as the last, then the highest price.
     """
     acted = events[events["event_type"].isin(["cart", "purchase"])]
-    session = pd.factorize(acted["user_session"])[0]
-    acted = acted.assign(session=session, purchase=(acted["event_type"] == "purchase"))
-    keys = ["user_id", "session", "product_id"]
-    acted = acted.sort_values([*keys, "event_time", "purchase", "price", *TEXT], kind="stable")
-    columns = [acted[key].to_numpy() for key in keys]
+    purchase = (acted["event_type"] == "purchase").to_numpy()
+    keys = [
+        acted["user_id"].to_numpy(),
+        pd.factorize(acted["user_session"])[0],
+        acted["product_id"].to_numpy(),
+    ]
+    last = [acted["event_time"].to_numpy(), purchase, acted["price"].to_numpy()]
+    text = [_rank(acted[name]) for name in TEXT]
+    order = np.lexsort([*keys, *last, *text][::-1])
+    acted, purchase = acted.take(order), purchase[order]
     n = len(acted)
     first = np.ones(n, bool)  # of its group
-    first[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)[: n - 1]
+    first[1:] = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)[: n - 1]
     starts = np.flatnonzero(first)
-    purchase = acted["purchase"].to_numpy()
     size = np.diff(np.append(starts, n))
     bought = np.add.reduceat(purchase.astype(np.int64), starts) if n else size
     carted = bought < size
@@ -55,12 +59,22 @@ def label(events: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     return rows, int(bought[~carted].sum())
 
 
+def _rank(text: pd.Series) -> np.ndarray:
+    """Integers in the order of the texts, nulls last."""
+    codes, known = pd.factorize(text, sort=True)
+    return np.where(codes < 0, len(known), codes)
+
+
 def split_category(rows: pd.DataFrame) -> pd.DataFrame:
-    """Replace ``category_code`` (``a.b.c``) by ``cat_0``, ``cat_1``, ``cat_2``; null if absent."""
+    """Replace ``category_code`` (``a.b.c``) by ``cat_0``, ``cat_1``, ``cat_2``; null if absent.
+
+    They are categorical, as rows may be many and texts are few.
+    """
     code = rows["category_code"].astype("category")
     levels = pd.Series(code.cat.categories, dtype=object).str.split(".", n=CATEGORY_LEVELS)
-    rows = rows.drop(columns="category_code")
+    others = {name: rows[name] for name in rows.columns if name != "category_code"}
+    rows = pd.DataFrame(others, copy=False)
     for level in range(CATEGORY_LEVELS):
-        values = np.append(levels.str[level].astype(object).to_numpy(), None)  # code -1: null
-        rows[f"cat_{level}"] = values[code.cat.codes.to_numpy()]
+        known = pd.Categorical(levels.str[level])
+        rows[f"cat_{level}"] = known.take(code.cat.codes.to_numpy(), allow_fill=True)  # -1: null
     return rows

@@ -1,8 +1,8 @@
 """From event files to labelled interactions on Dask, one partition of users in memory at a time.
 
 1. Every block of every file is checked and filtered (:mod:`multistage.datasets.events`); its carts
-   and purchases go to a Parquet file aside, one row group for each partition of users.
-2. Every partition gathers its row groups, drops exact repeats and labels its sessions
+   and purchases go to an Arrow file aside, one batch for each partition of users.
+2. Every partition gathers its batches, drops exact repeats and labels its sessions
    (:mod:`multistage.datasets.interactions`). All events of a user are in one partition, so a
    session may span blocks, files and midnights.
 
@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+import pyarrow.ipc
+from pyarrow import feather
 
 from multistage.datasets.events import (
-    BLOCK_BYTES,
     QUARANTINE_COLUMNS,
     SHARD_SCHEMA,
+    TASK_BYTES,
     Counts,
     TaskResult,
     filter_task,
@@ -38,8 +40,10 @@ from multistage.datasets.interactions import label
 from multistage.errors import CourseError
 
 QUARANTINE_LIMIT = 0.01
-PARTITION_BYTES = 2 << 30  # of input, for each partition of users
+PARTITION_BYTES = 256 << 20  # of input, for each partition of users
+MOST_PARTITIONS = 64  # every task writes, and every partition reads, all of the others' files
 TEXT = ["category_code", "brand"]
+LABELLED_COLUMNS = ["user_id", "product_id", "timestamp", "target", *TEXT, "price"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def read_logs(
     folder: Path,
     scheduler: str | None = None,
     limit: float = QUARANTINE_LIMIT,
-    block_bytes: int = BLOCK_BYTES,
+    task_bytes: int = TASK_BYTES,
 ) -> Labelled:
     """Read, check, filter and label event files of any number and order.
 
@@ -89,34 +93,32 @@ def read_logs(
             scheduler must see it, and the files, under the same paths.
         scheduler: address of a running Dask scheduler (``tcp://...``); by default, threads here.
         limit: largest share of rows that may be quarantined.
-        block_bytes: size of a task's part of a plain file.
+        task_bytes: size of a task's part of a plain file.
 
     Raises:
         CourseError: if a file cannot be used, too many rows break the contract, or the disk is
             full; the temporary folder is removed.
     """
-    tasks = plan(files, block_bytes)
+    tasks = plan(files, task_bytes)
     size = sum(file.stat().st_size * (8 if file.suffix == ".gz" else 1) for file in files)
-    partitions = int(np.clip(size // PARTITION_BYTES, 1, 64))
+    partitions = int(np.clip(size // PARTITION_BYTES, 1, MOST_PARTITIONS))
     try:
         with (
             tempfile.TemporaryDirectory(prefix=".logs-", dir=folder) as aside,
             _Computer(scheduler) as compute,
         ):
-            shards = [Path(aside) / f"shard-{i:05}.parquet" for i in range(len(tasks))]
+            shards = [Path(aside) / f"shard-{i:05}.arrow" for i in range(len(tasks))]
             results = compute(
                 filter_task, [(t, s, partitions) for t, s in zip(tasks, shards, strict=True)]
             )
             counts, quarantine = _merge(results)
             _check_quarantine(counts, quarantine, limit)
-            parts = [Path(aside) / f"labelled-{p:03}.parquet" for p in range(partitions)]
+            parts = [Path(aside) / f"labelled-{p:03}.arrow" for p in range(partitions)]
             outcomes = compute(
                 label_partition, [(shards, p, partitions, part) for p, part in enumerate(parts)]
             )
             pa.default_memory_pool().release_unused()
-            table = pq.read_table(parts, read_dictionary=TEXT).unify_dictionaries()
-            rows = table.to_pandas(split_blocks=True, self_destruct=True)
-            del table
+            rows = _gather(parts)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise CourseError(
@@ -149,20 +151,27 @@ def label_partition(
     The counts are ``repeated`` (exact repeats of an event), ``purchases_without_cart`` (in their
     session) and ``same_session`` (events beyond the first of a session's interaction).
     """
-    tables = []
+    batches = []
     for shard in shards:
-        with pq.ParquetFile(shard) as file:
-            groups = list(range(partition, file.num_row_groups, partitions))
-            if groups:
-                tables.append(file.read_row_groups(groups))
-    table = pa.concat_tables(tables) if tables else SHARD_SCHEMA.empty_table()
-    events = table.to_pandas()
+        with pa.ipc.open_file(pa.OSFile(str(shard))) as file:
+            mine = range(partition, file.num_record_batches, partitions)
+            batches += [file.get_batch(b) for b in mine]
+    table = pa.Table.from_batches(batches, SHARD_SCHEMA)
+    del batches
+    columns = {name: table[name].to_numpy() for name in ("user_id", "product_id", "price")}
+    columns |= {name: _categorical(table[name]) for name in ("event_type", *TEXT)}
+    columns["event_time"] = table["event_time"].to_numpy()
+    columns["user_session"] = _encode(table["user_session"])[0]  # only their order is needed
+    events = pd.DataFrame(columns, copy=False)
+    del table, columns
     unique = events.drop_duplicates()
     rows, without_cart = label(unique)
-    rows["timestamp"] = rows["timestamp"].dt.tz_localize("UTC")
     # Of one user's rows of the same second the order decides later; sessions are not needed then.
-    rows = rows.sort_values(["user_id", "product_id", "timestamp", "user_session"])
-    pq.write_table(pa.Table.from_pandas(rows, schema=LABELLED_SCHEMA, preserve_index=False), output)
+    keys = ["user_session", "timestamp", "product_id", "user_id"]
+    rows = rows.take(np.lexsort([rows[key].to_numpy() for key in keys]))
+    rows["timestamp"] = rows["timestamp"].dt.tz_localize("UTC")
+    table = pa.Table.from_pandas(rows[LABELLED_COLUMNS], preserve_index=False)
+    feather.write_feather(table, str(output), compression="zstd")
     return {
         "repeated": len(events) - len(unique),
         "purchases_without_cart": without_cart,
@@ -170,17 +179,29 @@ def label_partition(
     }
 
 
-LABELLED_SCHEMA = pa.schema(
-    [
-        ("user_id", pa.int64()),
-        ("product_id", pa.int64()),
-        ("timestamp", pa.timestamp("ns", "UTC")),
-        ("target", pa.int8()),
-        ("category_code", pa.string()),
-        ("brand", pa.string()),
-        ("price", pa.float64()),
-    ]
-)
+def _encode(text: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """Codes in the order of the different texts, -1 for null, and those texts."""
+    coded = text.combine_chunks().dictionary_encode()
+    order = pc.sort_indices(coded.dictionary)
+    rank = np.full(len(order) + 1, -1, np.int32)
+    rank[order.to_numpy()] = np.arange(len(order))
+    return rank[coded.indices.fill_null(-1).to_numpy()], coded.dictionary.take(order)
+
+
+def _categorical(text: pa.ChunkedArray) -> pd.Categorical:
+    codes, known = _encode(text)
+    return pd.Categorical.from_codes(codes, known.to_pandas())
+
+
+def _gather(parts: list[Path]) -> pd.DataFrame:
+    """All partitions' rows, read column by column: nothing is held twice."""
+    columns = {}
+    for name in LABELLED_COLUMNS:
+        column = pa.concat_tables(
+            feather.read_table(str(part), columns=[name], memory_map=False) for part in parts
+        )
+        columns[name] = column.unify_dictionaries()[name].to_pandas()
+    return pd.DataFrame(columns, copy=False)
 
 
 def _merge(results: list[TaskResult]) -> tuple[Counts, list[tuple[str, int, str, str]]]:

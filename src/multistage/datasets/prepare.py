@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multistage.datasets.contract import Data
+from multistage.datasets.contract import SPLITS, Data
 from multistage.datasets.interactions import label, split_category
 from multistage.datasets.logs import Labelled, find_files, read_logs
 from multistage.datasets.splits import Split, build, split_by_time, time_bounds
@@ -22,6 +22,7 @@ ARTIFACT = "data"
 PRODUCER = "01-introduction"
 DATASETS = ("store", "movielens", "rees46")
 REES46_CORE = 5
+ROW_GROUP = 1 << 16
 TEXT = ("brand", "cat_0", "cat_1", "cat_2")
 
 
@@ -90,7 +91,7 @@ def _prepare_store(workspace: Workspace) -> None:
     rows = split_category(rows)
     valid, test = pd.DatetimeIndex(world.month_starts()[-3:-1]).tz_localize("UTC")
     split = build(rows, split_by_time(rows, valid, test), user_core=1, product_core=1)
-    truth = StoreTruth(settings, split.tables["catalog"]["product_id"].to_numpy())
+    truth = StoreTruth(settings, split.catalog()["product_id"].to_numpy())
     _write(workspace, split, report, truth=truth)
 
 
@@ -120,7 +121,7 @@ def split_logs(labelled: Labelled, user_core: int, product_core: int) -> Split:
         rows = split_category(rows)
         part = split_by_time(rows, *time_bounds(rows["timestamp"]))
         split = build(rows, part, user_core, product_core)
-    if not len(rows) or split.tables["train"].empty:
+    if not len(rows) or not len(split.positions["train"]):
         dropped = int((part == 0).sum()) if len(rows) else 0
         raise CourseError(
             f"No user has enough interactions to learn from: {report['read']:,} rows were read "
@@ -150,14 +151,24 @@ def _write(
 
 def write_tables(folder: Path, split: Split, report: dict) -> None:
     """Write the five tables as Parquet, and ``report.json`` with every step's count of rows."""
-    for name, table in split.tables.items():
+    tables = {"catalog": split.catalog(), "users": split.users()}
+    for name, table in tables.items():
         pq.write_table(_to_arrow(table), folder / f"{name}.parquet")
+    for name in SPLITS:
+        _write_split(split, name, folder / f"{name}.parquet")
     report = {
         **report,
         "dropped": split.dropped,
-        "rows": {name: len(table) for name, table in split.tables.items()},
+        "rows": {name: len(table) for name, table in [*split.positions.items(), *tables.items()]},
     }
     (folder / "report.json").write_text(json.dumps(report, indent=1))
+
+
+def _write_split(split: Split, name: str, file: Path) -> None:
+    """Write one row group after the other: the rows may be many, and their texts are long."""
+    with pq.ParquetWriter(file, _to_arrow(split.part(name, 0, 0)).schema) as writer:
+        for begin in range(0, len(split.positions[name]), ROW_GROUP):
+            writer.write_table(_to_arrow(split.part(name, begin, begin + ROW_GROUP)))
 
 
 def _to_arrow(table: pd.DataFrame) -> pa.Table:

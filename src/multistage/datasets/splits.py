@@ -9,18 +9,52 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from multistage.datasets.contract import CATALOG_COLUMNS, INTERACTION_COLUMNS
+from multistage.datasets.contract import CATALOG_COLUMNS, INTERACTION_COLUMNS, SPLITS
 
 PAIR = ["user_id", "product_id"]
-ORDER = ["timestamp", "user_id", "product_id"]
 
 
 @dataclass(frozen=True)
 class Split:
-    """The tables of the contract, and how many rows each step dropped."""
+    """Which rows are in train, valid and test; nothing is copied before it is asked for.
 
-    tables: dict[str, pd.DataFrame]
+    Attributes:
+        rows: labelled rows, with the contract's columns.
+        positions: of the rows of each split, in order of time.
+        dropped: how many rows each step dropped.
+    """
+
+    rows: pd.DataFrame
+    positions: dict[str, np.ndarray]
     dropped: dict[str, int]
+
+    def part(self, name: str, begin: int = 0, end: int | None = None) -> pd.DataFrame:
+        """Rows ``begin`` to ``end`` of a split."""
+        return _take(self.rows, self.positions[name][begin:end], INTERACTION_COLUMNS)
+
+    def catalog(self) -> pd.DataFrame:
+        """One row per product of training, its attributes those of its last row there."""
+        _, last, _ = self._last_of_training("product_id")
+        return _take(self.rows, last, CATALOG_COLUMNS)
+
+    def users(self) -> pd.DataFrame:
+        """``user_id``, ``interactions`` and ``last_seen`` (UTC) of each user of training."""
+        ids, last, count = self._last_of_training("user_id")
+        seen = self.rows["timestamp"].array.take(last)
+        return pd.DataFrame({"user_id": ids, "interactions": count, "last_seen": seen})
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The five tables of the contract."""
+        parts = {name: self.part(name) for name in SPLITS}
+        return {**parts, "catalog": self.catalog(), "users": self.users()}
+
+    def _last_of_training(self, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The ids of training, sorted; the position of each one's last row; how many it has."""
+        at = self.positions["train"]
+        ids = self.rows[key].to_numpy()[at[::-1]]
+        ids, place, count = np.unique(ids, return_index=True, return_counts=True)
+        return ids, at[len(at) - 1 - place], count
 
 
 def month_bounds(first: pd.Timestamp, last: pd.Timestamp) -> tuple[pd.Timestamp, pd.Timestamp]:
@@ -48,7 +82,7 @@ def split_by_time(rows: pd.DataFrame, valid: pd.Timestamp, test: pd.Timestamp) -
 
 
 def build(rows: pd.DataFrame, part: pd.Series, user_core: int, product_core: int) -> Split:
-    """Return the contract's tables from labelled rows and the split (0, 1, 2) of each.
+    """Keep one row a pair in each split, then the core of training.
 
     Args:
         rows: interactions; where a pair recurs inside a split the last one is kept, by time, then
@@ -57,48 +91,72 @@ def build(rows: pd.DataFrame, part: pd.Series, user_core: int, product_core: int
         user_core: users with fewer training rows are dropped from training, to the fixed point.
         product_core: likewise for products.
     """
-    names = [c for c in INTERACTION_COLUMNS if c in rows.columns]
-    order = [*ORDER, *(["user_session"] if "user_session" in rows else [])]
-    rows = rows.assign(part=part).sort_values(order, kind="stable", ignore_index=True)
-    repeated = rows.duplicated([*PAIR, "part"], keep="last")
-    dropped = {"repeated_pairs": int(repeated.sum())}
-    parts = {
-        name: rows.loc[~repeated & (rows["part"] == i), names]
-        for i, name in enumerate(["train", "valid", "test"])
-    }
-    del rows
-    train = core(parts["train"], user_core, product_core)
-    dropped["core"] = len(parts["train"]) - len(train)
-    parts["train"] = train
-    for name, table in parts.items():
-        table = table.assign(
-            user_known=table["user_id"].isin(train["user_id"].unique()),
-            product_known=table["product_id"].isin(train["product_id"].unique()),
-        )
-        parts[name] = table[list(INTERACTION_COLUMNS)].reset_index(drop=True)
-    return Split({**parts, "catalog": catalog(train), "users": users(train)}, dropped)
+    columns = {name: rows[name] for name in rows if name in INTERACTION_COLUMNS}
+    order = _order(rows)
+    part = part.to_numpy()[order]
+    user, product = (_codes(rows[name]) for name in PAIR)
+    last = _last_of_each([user[order], product[order], part])
+    dropped = {"repeated_pairs": len(rows) - int(last.sum())}
+    train, valid, test = (order[last & (part == i)] for i in range(len(SPLITS)))
+    del order, part, last
+    kept = core(user[train], product[train], user_core, product_core)
+    dropped["core"] = len(kept) - int(kept.sum())
+    train = train[kept]
+    columns["user_known"] = _known(user, train)
+    columns["product_known"] = _known(product, train)
+    positions = dict(zip(SPLITS, (train, valid, test), strict=True))
+    return Split(pd.DataFrame(columns, copy=False), positions, dropped)
 
 
-def core(rows: pd.DataFrame, user_core: int, product_core: int) -> pd.DataFrame:
-    """Drop users and products with too few rows until none is left that has too few."""
+def core(user: np.ndarray, product: np.ndarray, user_core: int, product_core: int) -> np.ndarray:
+    """Which rows stay, once users and products with too few of them are dropped to the fixed point.
+
+    Args:
+        user, product: (n,) codes of each row's, small integers.
+        user_core, product_core: fewest rows of a user and of a product that stays.
+
+    Returns:
+        (n,) bool.
+    """
+    kept = np.ones(len(user), bool)
     while True:
-        keep = np.ones(len(rows), bool)
-        for key, least in (("user_id", user_core), ("product_id", product_core)):
-            if least > 1:
-                keep &= (rows.groupby(key)[key].transform("size") >= least).to_numpy(bool)
-        if keep.all():
-            return rows
-        rows = rows[keep]
+        few = np.zeros(len(user), bool)
+        for code, least in ((user, user_core), (product, product_core)):
+            few |= np.bincount(code[kept], minlength=code.max(initial=0) + 1)[code] < least
+        few &= kept
+        if not few.any():
+            return kept
+        kept &= ~few
 
 
-def catalog(train: pd.DataFrame) -> pd.DataFrame:
-    """One row per product, its attributes those of its last training row."""
-    last = train.sort_values(ORDER, kind="stable").drop_duplicates("product_id", keep="last")
-    return last[list(CATALOG_COLUMNS)].sort_values("product_id").reset_index(drop=True)
+def _order(rows: pd.DataFrame) -> np.ndarray:
+    """Positions of the rows in order of time, user and product, then session, then as given."""
+    keys = [rows[name].to_numpy() for name in ("product_id", "user_id")]
+    if "user_session" in rows:
+        keys.insert(0, pd.factorize(rows["user_session"], sort=True)[0])
+    return np.lexsort([*keys, rows["timestamp"].to_numpy("datetime64[ns]")])
 
 
-def users(train: pd.DataFrame) -> pd.DataFrame:
-    """One row per user: ``user_id``, ``interactions`` (int64), ``last_seen`` (UTC)."""
-    grouped = train.groupby("user_id", sort=True)["timestamp"]
-    table = grouped.agg(interactions="size", last_seen="max").reset_index()
-    return table.astype({"interactions": "int64"})
+def _codes(ids: pd.Series) -> np.ndarray:
+    return pd.factorize(ids.to_numpy())[0].astype(np.int32)
+
+
+def _last_of_each(keys: list[np.ndarray]) -> np.ndarray:
+    """Whether a place is the last one of those with the same keys."""
+    order = np.lexsort(keys)  # stable
+    ends = np.ones(len(order), bool)
+    ends[:-1] = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)
+    last = np.empty(len(order), bool)
+    last[order] = ends
+    return last
+
+
+def _known(code: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Whether each row's code occurs in training."""
+    known = np.zeros(code.max(initial=0) + 1, bool)
+    known[code[train]] = True
+    return known[code]
+
+
+def _take(rows: pd.DataFrame, at: np.ndarray, columns: tuple[str, ...]) -> pd.DataFrame:
+    return pd.DataFrame({name: rows[name].array.take(at) for name in columns}, copy=False)
