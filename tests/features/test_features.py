@@ -5,8 +5,10 @@ import pytest
 from multistage.features import (
     TargetEncoding,
     add_user_history,
+    fit_workflow,
     hour,
     log_price,
+    relative_price,
     user_history,
     weekday,
 )
@@ -119,3 +121,31 @@ def test_columns():
     prices = log_price(pd.Series([np.e - 1, np.nan, np.e - 1]))
     np.testing.assert_allclose(prices, 1, rtol=1e-6)
     assert prices.dtype == "float32"
+
+
+def test_the_relative_price_is_that_of_training_and_moves_with_its_folder(tmp_path):
+    """By hand: log of price over the category's mean in training, 0 where either is unknown."""
+    import nvtabular as nvt
+    from merlin.io import Dataset
+    from nvtabular import ops
+
+    rows = {"cat_1": ["tv", "tv", "mouse", None], "price": [100.0, 300.0, 10.0, 5.0]}
+    mean_price = ["cat_1"] >> ops.JoinGroupby(cont_cols=["price"], stats=["mean"])
+    column = ["price"] >> ops.LambdaOp(relative_price, dependency=[mean_price])
+    (tmp_path / "fitted").mkdir()
+    workflow = nvt.Workflow(column >> ops.Rename(name="relative_price"))
+    fit_workflow(workflow, Dataset(pd.DataFrame(rows)), tmp_path / "fitted")
+    (tmp_path / "fitted").rename(tmp_path / "moved")
+
+    loaded = nvt.Workflow.load(tmp_path / "moved" / "workflow")
+    asked = pd.DataFrame(
+        {
+            "cat_1": ["tv", "tv", "mouse", None, "sofa", "tv", "tv"],
+            "price": [200.0, 400.0, 5.0, 7.0, 7.0, np.nan, 0.0],
+        }
+    )
+    got = loaded.transform(Dataset(asked)).compute()["relative_price"]
+    assert got.dtype == "float32"
+    np.testing.assert_allclose(got, [0, np.log(2), -np.log(2), 0, 0, 0, 0], atol=1e-6)
+    for file in (tmp_path / "moved").rglob("*"):
+        assert not file.is_file() or str(tmp_path).encode() not in file.read_bytes(), file.name

@@ -13,6 +13,21 @@ def log_price(price: pd.Series) -> pd.Series:
     return np.log1p(price.fillna(price.median())).astype("float32")
 
 
+def relative_price(price: pd.Series, rows: pd.DataFrame) -> pd.Series:
+    """Return the logarithm of the price over the mean price of its category, float32.
+
+    0.7 is twice as dear as usual in the category, -0.7 half as dear, 0 usual or unknown.
+
+    Args:
+        price: of each row; may be null.
+        rows: the same rows, with the column ``<category>_price_mean`` of ``JoinGroupby``.
+    """
+    (usual,) = [name for name in rows.columns if name.endswith("_price_mean")]
+    # JoinGroupby gives rows without a category the mean "inf", and a price may be 0.
+    known = rows[usual].where(np.isfinite(rows[usual]) & (price > 0))
+    return np.log(price / known).fillna(0.0).astype("float32")
+
+
 def hour(timestamp: pd.Series) -> pd.Series:
     """Return the hour of the day in UTC, 0 to 23."""
     return timestamp.dt.hour

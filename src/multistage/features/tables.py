@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 def fit_workflow(workflow: "Workflow", train: "Dataset", folder: Path) -> None:
     """Fit ``workflow`` on ``train`` and save it as ``folder/workflow``.
 
-    NVTabular keeps the path of each category file in the pickled workflow and in its schema.
-    Fitting and saving inside ``folder``, under relative names, keeps those paths relative;
-    ``Workflow.load`` points them at wherever the folder is by then.
+    NVTabular keeps the paths of what it fitted, category files and means of groups, in the pickled
+    workflow and in its schema. Fitting and saving inside ``folder``, under relative names, keeps
+    those paths relative; ``Workflow.load`` points them at wherever the folder is by then.
     """
     from merlin.dag import Graph
-    from nvtabular.ops import Categorify
+    from nvtabular.ops import Categorify, JoinGroupby
 
-    for node in Graph.get_nodes_by_op_type([workflow.output_node], Categorify):
-        node.op.out_path = "fitted"
+    for operator in (Categorify, JoinGroupby):
+        for node in Graph.get_nodes_by_op_type([workflow.output_node], operator):
+            node.op.out_path = "fitted"
     with _inside(folder):
         workflow.fit(train)
         workflow.save("workflow")
