@@ -50,7 +50,7 @@ RUN python3 -m pip install --no-cache-dir \
     pandera==0.22.1 \
     papermill==2.7.0 \
     ranx==0.3.21 \
-    typer==0.29.1 \
+    typer==0.28.0 \
     xgboost==2.0.3
 RUN install -d -o 1000 -g 1000 /course /course/build /course/workspace
 COPY --chown=1000:1000 . /course

@@ -21,6 +21,7 @@ from multistage.profiles import Profile, get_profile
 
 MANIFEST = "manifest.json"
 PROGRESS = Path("workspace") / "progress.json"  # what an attendee has done
+CHECKING = ".checking-"  # beside it, while a check runs: the exercise's id follows
 PRISTINE = Path("notebooks") / ".pristine"  # copies of the attendee's notebooks, to restore from
 PACKAGES = (
     "merlin-models",
@@ -50,8 +51,8 @@ def find_course(start: Path | str | None = None) -> Path:
         if (folder / "notebooks").is_dir() and (folder / "labs_solutions").is_dir():
             return folder
     raise CourseError(
-        f"No course folder holds {start.name!r}: expected a folder with notebooks/ and "
-        "labs_solutions/ in it. Change into the course, or name it with --root."
+        f"No course folder holds {start.name or str(start)!r}: expected a folder with notebooks/ "
+        "and labs_solutions/ in it. Change into the course, or name it with --root."
     )
 
 

@@ -169,6 +169,16 @@ def test_malformed_marks_are_refused_by_file_cell_and_line(small_course, text, s
     assert "01-first.py" in str(refused.value)
 
 
+def test_a_malformed_cell_is_found_by_its_line_in_the_source(small_course):
+    text = "# %% [markdown]\n# # One\n\n" + TAGGED + DEF + B + "    return x\n"
+    section = find_sections(small_course(_01_first=text))[0]
+    with pytest.raises(AuthoringError, match=r"^01-first\.py:4, cell 2, line 2: "):
+        read_source(section)
+    section = find_sections(small_course(_01_first="1 + 1\n\n" + text))[0]
+    with pytest.raises(AuthoringError, match=r"^01-first\.py, cell 3, line 2: "):
+        read_source(section)
+
+
 @pytest.mark.parametrize(
     ("cell", "said"),
     [

@@ -52,7 +52,8 @@ def test_thirty_seats_are_created_watched_and_reset(course, tmp_path):
     assert {name: told[name] for name in expected} == expected
     assert set(told.values()) == {"pristine", "edited", "missing", "unreadable"}
 
-    kept = seats("reset", "--root", room, "--course", course, "--yes")
+    rows = seats("reset", "--root", room, "--course", course, "--yes")
+    kept = {row["seat"]: row["backups"] for row in rows}
     for folder in folders:
         now = contents(folder)
         assert {k: v for k, v in now.items() if not k.startswith("workspace/backups")} | {
@@ -64,4 +65,4 @@ def test_thirty_seats_are_created_watched_and_reset(course, tmp_path):
     everything = contents(room)
     again = seats("reset", "--root", room, "--course", course, "--yes")
     assert contents(room) == everything
-    assert not any(again.values())
+    assert not any(row["backups"] or row["problem"] for row in again)

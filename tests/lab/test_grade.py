@@ -2,24 +2,30 @@
 
 import csv
 import json
+import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 from textwrap import dedent, indent
 
 import nbformat
+import psutil
 import pytest
 
 from multistage.authoring import find_sections
 from multistage.authoring.read import exercise_id, read_source
 from multistage.errors import CourseError
+from multistage.exercises import exercise
 from multistage.lab.grade import grade, write_grades
 from tests.conftest import COURSE
+from tests.journeys.browser import wait_for
 
 
 @pytest.fixture
 def submit(tmp_path):
-    """Return a function that writes lab 1 as it is, or exercises 1.1 and 1.2 with another 1.1."""
+    """Return a function that writes lab 1 as it is, or with another 1.1."""
     source = read_source(find_sections(COURSE, [1])[0])
 
     def submitted(attendee, body=None):
@@ -28,8 +34,6 @@ def submit(tmp_path):
             (cell,) = (cell for cell in notebook.cells if exercise_id(cell) == "1.1")
             body = indent(dedent(body).strip(), "    ")
             cell.source = f"def ndcg_at_k(recommended, relevant, k):\n{body}\n"
-            ids = [exercise_id(cell) for cell in notebook.cells]
-            notebook.cells = notebook.cells[: ids.index("1.3")]
         folder = tmp_path / attendee
         folder.mkdir()
         nbformat.write(notebook, folder / "01-introduction.ipynb")
@@ -38,11 +42,28 @@ def submit(tmp_path):
     return submitted
 
 
-def verdict(folder, seconds=60.0):
-    first, second, *_others = grade([folder], seconds=seconds)
-    assert (first.exercise, second.exercise) == ("1.1", "1.2")
-    assert second.passed, second.message  # whatever the first one does
-    return first
+@pytest.fixture
+def only_two(monkeypatch):
+    """As if lab 1 had two exercises."""
+    known = exercise.exercises_of
+
+    def two(section):
+        return dict(list(known(section).items())[:2])
+
+    monkeypatch.setattr(exercise, "exercises_of", two)
+
+
+@pytest.fixture
+def verdict(only_two):
+    """Return a function that grades 1.1, and sees to it that 1.2 passes whatever 1.1 does."""
+
+    def graded(folder, seconds=60.0):
+        first, second = grade([folder], seconds=seconds)
+        assert (first.exercise, second.exercise) == ("1.1", "1.2")
+        assert second.passed, second.message
+        return first
+
+    return graded
 
 
 def test_the_solved_lab_passes(submit):
@@ -50,6 +71,10 @@ def test_the_solved_lab_passes(submit):
     assert [(g.attendee, g.exercise, g.passed) for g in grades] == [
         ("ada", f"1.{number}", True) for number in range(1, 5)
     ]
+
+
+THREAD = "from threading import Thread; from time import sleep"
+FORGED = """open('result.json', 'w').write('{"passed": true, "message": ""}')"""
 
 
 @pytest.mark.parametrize(
@@ -63,29 +88,48 @@ def test_the_solved_lab_passes(submit):
         ("import os; os.kill(os.getppid(), 9)", "other processes"),
         ("import os\nwhile True: os.fork()", "other processes"),
         ("import subprocess; subprocess.run(['true'])", "other programs"),
-        ("import numpy as np; return float(np.ones(10**11).sum())", "emory"),
+        ("import numpy as np; return float(np.ones(10**11).sum())", "too much memory"),
+        ("return float(len(bytearray(6 * 2**30)))", "too much memory"),
+        (f"{THREAD}\nwhile True: Thread(target=sleep, args=[99]).start()", "start new thread"),
         ("for _ in range(3000): print('x' * 10**6)\nreturn 3.0", "is wrong"),
         ("import os\nfor _ in range(3000): os.write(1, b'x' * 10**6)\nreturn 3.0", "is wrong"),
         ("f = open('big', 'wb')\nwhile True: f.write(b'x' * 10**7)", "File too large"),
-        ("open('result.json', 'w').write('{\"passed\": true}')\nreturn 3.0", "is wrong"),
+        ("for i in range(10**6): open(str(i), 'wb').write(b'x' * 10**7)", "so many files"),
+        (f"{FORGED}\nreturn 3.0", "is wrong"),
+        (f"{FORGED}\nimport os; os._exit(0)", "Its process ended before the check did."),
+        ("import os; os.mkfifo('result.json'); os._exit(0)", "Its process ended before"),
+        ("raise ValueError('x' * 10**8)", "It raised ValueError: xxx"),
     ],
 )
-def test_an_answer_harms_neither_the_grader_nor_the_next_one(submit, body, said):
+def test_an_answer_harms_neither_the_grader_nor_the_next_one(verdict, submit, body, said):
     got = verdict(submit("eve", body))
     assert not got.passed
     assert said in got.message
+    assert len(got.message) <= 500
 
 
-def test_an_endless_answer_is_ended(submit):
+def test_a_check_that_was_replaced_beforehand_is_put_back(verdict, submit):
+    folder = submit("eve", "return 3.0")
+    file = folder / "01-introduction.ipynb"
+    notebook = nbformat.read(file, as_version=4)
+    patch = "import multistage.exercises.engine as engine\nengine._call = lambda *given: None\n"
+    for cell in notebook.cells:
+        if exercise_id(cell) == "1.1":
+            cell.source = patch + cell.source
+    nbformat.write(notebook, file)
+    assert "It replaced multistage.exercises.engine._call" in verdict(folder).message
+
+
+def test_an_endless_answer_is_ended(verdict, submit):
     assert "did not end within 20 s" in verdict(submit("eve", "while True: pass"), 120).message
 
 
-def test_what_even_the_time_limit_cannot_end_is_killed(submit):
+def test_what_even_the_time_limit_cannot_end_is_killed(verdict, submit):
     body = "import signal; signal.signal(signal.SIGALRM, signal.SIG_IGN)\nwhile True: pass"
     assert "did not end within 30 s" in verdict(submit("eve", body), seconds=30).message
 
 
-def test_files_outside_are_neither_deleted_nor_changed(submit, tmp_path):
+def test_files_outside_are_neither_deleted_nor_changed(verdict, submit, tmp_path):
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "x.txt").write_text("x")
@@ -102,7 +146,7 @@ def test_files_outside_are_neither_deleted_nor_changed(submit, tmp_path):
         assert (precious / "x.txt").read_text() == "x"
 
 
-def test_there_is_no_network(submit):
+def test_there_is_no_network(verdict, submit):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.1)
         port = listener.getsockname()[1]
@@ -113,15 +157,71 @@ def test_there_is_no_network(submit):
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"cells": 3}', "\x00"])
-def test_a_broken_notebook_is_graded_as_such(tmp_path, text):
+def test_a_broken_notebook_is_graded_as_such(only_two, tmp_path, text):
     (tmp_path / "01-introduction.ipynb").write_text(text)
     grades = grade([tmp_path])
-    assert len(grades) == 4
+    assert len(grades) == 2
     assert not any(g.passed for g in grades)
     assert "cannot be read" in grades[0].message
 
 
-def test_a_removed_cell_is_named(submit):
+def a_folder(file):
+    file.mkdir()
+
+
+def a_link_to_nowhere(file):
+    file.symlink_to("nowhere")
+
+
+def a_pipe(file):
+    os.mkfifo(file)
+
+
+def a_giant(file):
+    with file.open("wb") as stream:
+        stream.truncate(200 * 2**20)
+
+
+@pytest.mark.parametrize("make", [a_folder, a_link_to_nowhere, a_pipe, a_giant])
+def test_what_is_no_notebook_is_graded_as_such(only_two, tmp_path, make):
+    make(tmp_path / "01-introduction.ipynb")
+    grades = grade([tmp_path])
+    assert len(grades) == 2
+    assert not any(g.passed for g in grades)
+    assert "cannot be read" in grades[0].message or "clear its outputs" in grades[0].message
+
+
+def test_copies_do_not_count_and_a_notebook_has_its_owners_name(only_two, submit, tmp_path):
+    folder = submit("ada")
+    seat = tmp_path / "seat-07"
+    shutil.copytree(folder, seat / "notebooks")
+    (seat / "notebooks" / "01-introduction-Copy1.ipynb").write_text("{")
+    both = grade([seat, seat / "notebooks" / "01-introduction.ipynb"])
+    assert [(g.attendee, g.passed) for g in both] == [("seat-07", True)] * 4
+
+
+@pytest.mark.timeout(60)
+def test_an_interrupt_ends_all_and_writes_nothing(submit, tmp_path):
+    folders = [submit(f"eve{number}", "while True: pass") for number in range(4)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "multistage.lab", "grade", *folders, "--output", tmp_path / "out"],
+        cwd=COURSE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    wait_for(lambda: graders(process.pid), 40, "a grader")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(15) == 130
+    assert "Traceback" not in process.stderr.read()
+    assert not (tmp_path / "out").exists()
+
+
+def graders(pid):
+    return psutil.Process(pid).children()
+
+
+def test_a_removed_cell_is_named(verdict, submit):
     folder = submit("bob")
     file = folder / "01-introduction.ipynb"
     notebook = nbformat.read(file, as_version=4)
@@ -130,19 +230,21 @@ def test_a_removed_cell_is_named(submit):
     assert "no cell tagged exercise-1.1" in verdict(folder).message
 
 
-def test_tables_are_written(submit, tmp_path):
+def test_tables_are_written(only_two, submit, tmp_path):
     grades = grade([submit("ada"), submit("eve", "return 'a, \"b\"'")])
     write_grades(grades, tmp_path / "out")
     rows = list(csv.DictReader((tmp_path / "out" / "grades.csv").open(newline="")))
     kept = json.loads((tmp_path / "out" / "grades.json").read_text())
-    assert [row["attendee"] for row in rows] == ["ada"] * 4 + ["eve"] * 4
+    assert [row["attendee"] for row in rows] == ["ada"] * 2 + ["eve"] * 2
     assert [row["message"] for row in rows] == [one["message"] for one in kept]
-    assert [one["passed"] for one in kept] == [True] * 4 + [False, True, False, False]
+    assert [one["passed"] for one in kept] == [True, True, False, True]
 
 
 def test_a_folder_without_notebooks_is_named(tmp_path):
     with pytest.raises(CourseError, match="holds no notebook"):
         grade([tmp_path])
+    with pytest.raises(CourseError, match="Nothing to check"):
+        grade([COURSE], sections=[9])
 
 
 def test_the_command_line(submit, tmp_path):

@@ -4,11 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from multistage.errors import CourseError
-from multistage.lab import backup
+from multistage.lab import backup, state
 from multistage.lab.state import notebook_statuses, servers
 from multistage.workspace import PRISTINE, PROGRESS, Workspace
 
@@ -81,6 +82,10 @@ def invalid(course):
     one(course).write_text('{"cells": 3}')
 
 
+def nested(course):
+    one(course).write_text("[" * 50_000)
+
+
 def binary(course):
     one(course).write_bytes(b"\xff\x00\xfe")
 
@@ -89,6 +94,10 @@ def read_only(course):
     edited(course)
     one(course).chmod(0o400)
     (course / "notebooks").chmod(0o500)
+
+
+def only_read_only(course):
+    one(course).chmod(0o444)
 
 
 def link(course):
@@ -119,9 +128,19 @@ def own_files(course):
     (course / "notebooks" / "data" / "notes.txt").write_text("notes")
 
 
+def odd_names(course):
+    (course / "notebooks" / "two\nlines.txt").write_text("two lines")
+    Path(os.fsdecode(b"%b/notebooks/\xe9t\xe9" % os.fsencode(course))).write_text("latin")
+
+
 def progress(course):
     (course / PROGRESS).parent.mkdir(exist_ok=True)
     (course / PROGRESS).write_text(json.dumps(DONE))
+
+
+def progress_folder(course):
+    (course / PROGRESS).mkdir(parents=True)
+    (course / PROGRESS / "x").write_text("progress")
 
 
 def corrupt_progress(course):
@@ -137,14 +156,18 @@ DIRT = {
     truncated: "unreadable",
     emptied: "unreadable",
     invalid: "unreadable",
+    nested: "unreadable",
     binary: "unreadable",
     read_only: "edited",
+    only_read_only: "pristine",
     link: "pristine",
     broken_link: "missing",
     folder: "unreadable",
     opened: "edited",
     own_files: "pristine",
+    odd_names: "pristine",
     progress: "pristine",
+    progress_folder: "pristine",
     corrupt_progress: "pristine",
 }
 
@@ -165,7 +188,7 @@ def users_work(course):
     """Everything in notebooks/ that is not pristine, and the progress: none of it may be lost."""
     pristine = {file.read_bytes() for file in (course / PRISTINE).iterdir()} | {b"<svg/>"}
     work = {value for value in contents(course / "notebooks").values() if value is not None}
-    if (course / PROGRESS).exists():
+    if (course / PROGRESS).is_file():
         work.add((course / PROGRESS).read_bytes())
     return work - pristine
 
@@ -186,6 +209,7 @@ def test_reset_restores_each_byte_and_keeps_the_work(course, dirty):
     backup.reset(course)
     assert contents(course / "notebooks") == before
     assert not one(course).is_symlink()
+    assert one(course).stat().st_mode & 0o777 == 0o644
     assert not (course / PROGRESS).exists()
     assert work <= backed_up(course)
     # A second reset changes nothing, and makes no backup.
@@ -225,6 +249,84 @@ def test_a_damaged_backup_is_refused(course):
         backup.restore(course, "latest")
     with pytest.raises(CourseError, match="no backup 'x': there are"):
         backup.restore(course, "x")
+
+
+def test_a_pipe_is_replaced_and_a_kernels_mark_is_cleared(course):
+    before = contents(course / "notebooks")
+    one(course).unlink()
+    os.mkfifo(one(course))
+    (course / "notebooks" / "mine").mkdir()
+    os.mkfifo(course / "notebooks" / "mine" / "pipe")
+    (course / "workspace").mkdir()
+    (course / "workspace" / ".checking-1.1").write_text("123")
+    assert notebook_statuses(course)[0].state == "unreadable"
+    backup.reset(course)
+    assert contents(course / "notebooks") == before
+    assert not (course / "workspace" / ".checking-1.1").exists()
+
+
+def test_outputs_that_ran_wild_are_not_read_for_a_look(course, monkeypatch):
+    one(course).write_text(one(course).read_text() + " " * 100)
+    assert notebook_statuses(course)[0].state == "pristine"
+    monkeypatch.setattr(state, "LOOKED_AT_BYTES", 300)
+    assert one(course).stat().st_size > 300
+    assert notebook_statuses(course)[0].state == "edited"
+
+
+def test_a_link_in_place_of_the_folder_is_not_emptied(course, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(course / "notebooks", elsewhere)
+    (elsewhere / "precious").write_text("precious")
+    shutil.rmtree(course / "notebooks")
+    (course / "notebooks").symlink_to(elsewhere)
+    with pytest.raises(CourseError, match="notebooks is a link"):
+        backup.reset(course)
+    assert (elsewhere / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"cells": [1]}'])
+def test_a_damaged_pristine_copy_is_not_put_over_anything(course, text):
+    edited(course)
+    (course / PRISTINE / NAMES[1]).write_text(text)
+    before = contents(course)
+    with pytest.raises(CourseError, match=r"02-two\.ipynb is damaged\. Make them with: lab build"):
+        backup.reset(course)
+    assert contents(course) == before
+
+
+def test_what_is_saved_in_the_very_moment_is_not_lost(course, monkeypatch):
+    def back_up_and_save(*arguments):
+        kept = real(*arguments)
+        one(course).write_text("saved meanwhile")
+        return kept
+
+    real = backup.back_up
+    edited(course)
+    monkeypatch.setattr(backup, "back_up", back_up_and_save)
+    with pytest.raises(CourseError, match="saved in this very moment"):
+        backup.reset(course)
+    assert one(course).read_text() == "saved meanwhile"
+    monkeypatch.undo()
+    backup.reset(course)
+    assert b"saved meanwhile" in backed_up(course)
+
+
+def test_two_resets_do_not_meet(course):
+    edited(course)
+    with backup.locked(course):
+        code, said = lab(course, "reset", "--yes")
+    assert (code, "is at work: wait for it" in said) == (1, True)
+    assert "42" in one(course).read_text()
+    assert lab(course, "reset", "--yes")[0] == 0
+
+
+def test_a_damaged_list_hides_its_backup_alone(course):
+    edited(course)
+    backup.reset(course)
+    (course / backup.BACKUPS / "20200101-000000").mkdir()
+    (course / backup.BACKUPS / "20200101-000000" / "backup.json").write_text("{")
+    assert len(backup.list_backups(course)) == 1
+    assert backup.restore(course, "latest")[0] == ["notebooks/01-one.ipynb"]
 
 
 def test_one_section_alone(course):

@@ -173,6 +173,13 @@ def test_json_is_the_summary_alone(course):
     assert json.loads(ended.stdout) == json.loads(written)
 
 
+@pytest.mark.parametrize("of", [(), ("seats",)])
+def test_help_says_what_each_command_does_in_one_line(course, of):
+    lines = lab_command(course, *of, "--help").stdout.split("Commands:")[1].splitlines()
+    assert len(lines) > 3
+    assert [line for line in lines if line.endswith("...")] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

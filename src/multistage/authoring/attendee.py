@@ -5,7 +5,7 @@ import json
 
 from nbformat import NotebookNode
 
-from multistage.authoring.read import exercise_id, signatures
+from multistage.authoring.read import exercise_id, places, signatures
 from multistage.authoring.sections import AuthoringError, Section
 
 
@@ -32,11 +32,10 @@ def attendee_notebook(
     from nbgrader.preprocessors import ClearSolutions
 
     notebook = copy.deepcopy(notebook)
-    for index, cell in enumerate(notebook.cells, 1):
+    for where, cell in zip(places(section, notebook), notebook.cells, strict=True):
         exercise = exercise_id(cell)
         if exercise is None:
             continue
-        where = f"{section.source.name}, cell {index}"
         if exercise not in titles:
             raise AuthoringError(
                 f"{where}: exercise {exercise} has no check. Expected it among EXERCISES in "
@@ -46,7 +45,7 @@ def attendee_notebook(
         cutter = ClearSolutions(
             code_stub={"python": stub(exercise, titles[exercise])}, enforce_metadata=False
         )
-        cutter.preprocess_cell(cell, {"language": "python"}, index - 1)
+        cutter.preprocess_cell(cell, {"language": "python"}, 0)
         if (left := _signatures(cell, where)) != solved:
             raise AuthoringError(
                 f"{where}: the stub of exercise {exercise} defines {left}, its solution {solved}. "

@@ -38,6 +38,15 @@ def read_source(section: Section) -> NotebookNode:
     return notebook
 
 
+def places(section: Section, notebook: NotebookNode) -> list[str]:
+    """Return where each cell begins: ``"01-introduction.py:57, cell 12"``."""
+    lines = section.source.read_text().split("\n")
+    starts = [f":{number}" for number, line in enumerate(lines, 1) if line.startswith("# %%")]
+    if len(starts) != len(notebook.cells):  # text before the first mark is a cell as well
+        starts = [""] * len(notebook.cells)
+    return [f"{section.source.name}{line}, cell {i}" for i, line in enumerate(starts, 1)]
+
+
 def exercise_id(cell: NotebookNode) -> str | None:
     """Return ``"2.1"`` if the cell is tagged ``exercise-2.1``, else None."""
     return _tagged(cell, "exercise-")
@@ -57,8 +66,7 @@ def _tagged(cell: NotebookNode, prefix: str) -> str | None:
 
 def _refuse_malformed(section: Section, notebook: NotebookNode) -> None:
     waiting: str | None = None  # an exercise whose check cell must come next
-    for index, cell in enumerate(notebook.cells, 1):
-        where = f"{section.source.name}, cell {index}"
+    for where, cell in zip(places(section, notebook), notebook.cells, strict=True):
         marks = _marks(cell, where)
         exercise = exercise_id(cell)
         if exercise and waiting:

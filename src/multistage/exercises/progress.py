@@ -13,9 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from multistage.errors import CourseError
-from multistage.workspace import PROGRESS, find_course
-
-MARK = ".checking-"
+from multistage.workspace import CHECKING, PROGRESS, find_course
 
 
 @dataclass
@@ -88,7 +86,7 @@ class Progress:
 
     def mark(self, exercise: str) -> Path | None:
         """Return the file that stands while a check runs, see ``running``; None if none may."""
-        return self.file.with_name(f"{MARK}{exercise}") if self.file else None
+        return self.file.with_name(f"{CHECKING}{exercise}") if self.file else None
 
     def _write(self, entries: dict[str, Entry]) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from multistage.errors import CourseError
+from multistage.errors import CourseError, said
 from multistage.lab import build, doctor, grade, reset, run, seats, serve, status
 
 app = typer.Typer(
@@ -28,11 +28,9 @@ app.add_typer(seats.app, name="seats")
 
 def main() -> None:
     """Run the command line; an error that the user can mend ends it with its message alone."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be anything
     try:
         app()
-    except CourseError as error:
-        print(f"lab: {error}", file=sys.stderr)
+    except (CourseError, OSError) as error:
+        print(f"lab: {said(error)}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("lab: interrupted", file=sys.stderr)
-        sys.exit(130)

@@ -3,8 +3,12 @@
 The order makes it safe to be killed at any moment: first every changed file is copied into a
 backup that is written aside and renamed when complete; then each notebook is replaced in one
 step, and only after that is what the attendee added removed. A second run finds what is left.
+
+Whoever runs it, what it writes belongs to the owner of the course folder: an administrator resets
+the seats of others.
 """
 
+import fcntl
 import filecmp
 import hashlib
 import json
@@ -13,17 +17,41 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from multistage.errors import CourseError
-from multistage.lab.state import pristine_notebooks
-from multistage.workspace import PRISTINE, PROGRESS
+from multistage.lab.state import pristine_notebooks, read_json
+from multistage.workspace import CHECKING, PRISTINE, PROGRESS
 
 BACKUPS = Path("workspace") / "backups"
 LIST = "backup.json"
-_KEPT = (PRISTINE.name, "images")  # in notebooks/: not the attendee's
+_ASIDE = ".reset-"
+_OWN = stat.S_IRUSR | stat.S_IWUSR
+_GIVEN = (PRISTINE.name, "images")  # in notebooks/: of the course, but people put things there
+
+
+@contextmanager
+def locked(course: Path) -> Iterator[None]:
+    """Keep two resets of one course from getting into each other's way.
+
+    Raises:
+        CourseError: if another one is at work.
+    """
+    folder = os.open(course, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CourseError(f"Another reset of {course.name} is at work: wait for it.") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(folder)
 
 
 @dataclass(frozen=True)
@@ -31,7 +59,7 @@ class Plan:
     """What a reset would do. Paths are relative to the course."""
 
     changed: list[Path]  # notebooks that differ from their pristine copy; backed up
-    missing: list[Path]  # notebooks that are gone
+    missing: list[Path]  # notebooks that are gone, or pristine but read-only
     added: list[Path]  # what the attendee put into notebooks/; backed up and moved out
     progress: list[str]  # exercises whose progress is cleared
 
@@ -48,18 +76,29 @@ def plan_reset(course: Path, numbers: list[int] | None = None, source: Path | No
         course: the course to look at; nothing in it is changed.
         numbers: only these sections, all by default.
         source: the course whose pristine notebooks count; ``course`` itself by default.
+
+    Raises:
+        CourseError: if there is no such section, the pristine copies are damaged, or ``notebooks``
+            is a link: what it leads to may not be the course's.
     """
+    if (course / "notebooks").is_symlink():
+        raise CourseError("notebooks is a link: put a folder in its place, then reset again.")
     wanted = _wanted(source or course, numbers)
     changed, missing = [], []
     for name, pristine in wanted.items():
         file = course / "notebooks" / name
         if not os.path.lexists(file):
             missing.append(file.relative_to(course))
-        elif file.is_symlink() or not file.is_file() or not _same(file, pristine):
+        elif file.is_symlink() or not same(file, pristine):
             changed.append(file.relative_to(course))
+        elif file.stat().st_mode & _OWN != _OWN:
+            missing.append(file.relative_to(course))
     added = []
     for item in sorted((course / "notebooks").iterdir()):
-        if item.name in wanted or item.name in _KEPT:
+        if item.name in wanted:
+            continue
+        if item.name in _GIVEN:
+            added += _foreign(course, source, item)
             continue
         if item.suffix == ".ipynb" and item.name in _wanted(source or course, None):
             continue  # another section's notebook
@@ -84,19 +123,23 @@ def reset(
         touched.append(PROGRESS)
     kept = back_up(course, touched) if touched else None
     wanted = _wanted(source or course, numbers)
-    for file in [*plan.changed, *plan.missing]:
-        _put(wanted[file.name], course / file)
+    for file in plan.changed:
+        _refuse_newer(course, kept, file)
+        put(wanted[file.name], course / file)
+    for file in plan.missing:
+        put(wanted[file.name], course / file)
     if plan.progress:
         _clear_progress(course, plan.progress)
     for item in plan.added:
-        _remove(course / item)
+        _refuse_newer(course, kept, item)
+        remove(course / item)
     return kept
 
 
 def back_up(course: Path, items: list[Path]) -> Path:
     """Copy files and folders of the course into a new backup and return its folder."""
     backups = course / BACKUPS
-    backups.mkdir(parents=True, exist_ok=True)
+    make_folder(backups)
     aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=backups))
     for item in items:
         _copy(course / item, aside / item)
@@ -106,15 +149,17 @@ def back_up(course: Path, items: list[Path]) -> Path:
         stream.flush()
         os.fsync(stream.fileno())
     aside.chmod(0o755)
+    for file in (aside, *aside.rglob("*")):
+        _give(file, course)
     return _rename_free(aside, backups, datetime.now().strftime("%Y%m%d-%H%M%S"))
 
 
 def list_backups(course: Path) -> dict[str, list[str]]:
     """Return name -> files of each backup, oldest first."""
     return {
-        folder.name: sorted(json.loads((folder / LIST).read_text())["files"])
+        folder.name: sorted(sums)
         for folder in sorted((course / BACKUPS).glob("[0-9]*"))
-        if (folder / LIST).exists()
+        if (sums := _listed(folder)) is not None
     }
 
 
@@ -138,13 +183,13 @@ def restore(course: Path, name: str) -> tuple[list[str], Path | None]:
         names = ", ".join(known) or "none"
         raise CourseError(f"There is no backup {name!r}: there are {names}.")
     folder = course / BACKUPS / name
-    sums = json.loads((folder / LIST).read_text())["files"]
+    sums = _listed(folder)
     if _sums(folder) != sums:
         raise CourseError(f"The backup {name} is damaged: its files are in {BACKUPS / name}.")
     replaced = [
         Path(file)
         for file in sums
-        if os.path.lexists(course / file) and not _same(course / file, folder / file)
+        if os.path.lexists(course / file) and not same(course / file, folder / file)
     ]
     # A file that stands where the backup has a folder.
     in_the_way = {
@@ -156,10 +201,10 @@ def restore(course: Path, name: str) -> tuple[list[str], Path | None]:
     replaced += sorted(in_the_way)
     kept = back_up(course, replaced) if replaced else None
     for parent in in_the_way:
-        _remove(course / parent)
+        remove(course / parent)
     for file in sums:
         if not os.path.lexists(course / file) or Path(file) in replaced:
-            _put(folder / file, course / file)
+            put(folder / file, course / file)
     return sorted(sums), kept
 
 
@@ -180,8 +225,7 @@ def _wanted(source: Path, numbers: list[int] | None) -> dict[str, Path]:
 
 def _progress(course: Path, numbers: list[int] | None) -> list[str]:
     try:
-        kept = json.loads((course / PROGRESS).read_text())["exercises"]
-        names = sorted(kept)
+        names = sorted(read_json(course / PROGRESS)["exercises"])
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, KeyError):
@@ -192,15 +236,16 @@ def _progress(course: Path, numbers: list[int] | None) -> list[str]:
 def _clear_progress(course: Path, exercises: list[str]) -> None:
     file = course / PROGRESS
     try:
-        body = json.loads(file.read_text())
+        body = read_json(file)
         left = {n: e for n, e in body["exercises"].items() if n not in exercises}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         left = {}
     if not left:
-        file.unlink(missing_ok=True)
+        remove(file)
         return
     aside = file.with_name(f".{file.name}-new")
     aside.write_text(json.dumps({**body, "exercises": left}, indent=1, sort_keys=True))
+    _give(aside, course)
     os.replace(aside, file)
 
 
@@ -208,8 +253,40 @@ def _clear_leftovers(course: Path) -> None:
     """Remove what an earlier reset, killed in between, had begun: nothing of it is the only copy"""
     for partial in (course / BACKUPS).glob(".partial-*"):
         shutil.rmtree(partial, ignore_errors=True)
-    for aside in (course / "notebooks").glob(".reset-*"):
-        aside.unlink()
+    workspace = course / PROGRESS.parent
+    for aside in [
+        *(course / "labs_solutions").rglob(f"{_ASIDE}*"),
+        *(course / "notebooks").rglob(f"{_ASIDE}*"),
+        *workspace.glob(f"{_ASIDE}*"),
+        *workspace.glob(f"{CHECKING}*"),
+    ]:
+        aside.unlink(missing_ok=True)
+
+
+def _foreign(course: Path, source: Path | None, folder: Path) -> list[Path]:
+    """What is in a folder of the course that the course to restore from does not have."""
+    if source is None or not folder.is_dir():
+        return []
+    items = (item.relative_to(course) for item in sorted(folder.iterdir()))
+    return [item for item in items if not os.path.lexists(source / item)]
+
+
+def _refuse_newer(course: Path, kept: Path, item: Path) -> None:
+    """An editor may save at any moment: what is not in the backup is neither replaced nor removed.
+
+    Raises:
+        CourseError: if the item is not what was backed up.
+    """
+    if _sums(course / item) != _sums(kept / item):
+        raise CourseError(f"{item} was saved in this very moment. Nothing is lost: reset again.")
+
+
+def _listed(folder: Path) -> dict[str, str] | None:
+    """File -> checksum of a backup; None if its list is missing or damaged."""
+    try:
+        return dict(read_json(folder / LIST)["files"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _rename_free(aside: Path, folder: Path, name: str) -> Path:
@@ -224,7 +301,7 @@ def _rename_free(aside: Path, folder: Path, name: str) -> Path:
     raise CourseError(f"There are too many backups named {name}.")
 
 
-def _same(a: Path, b: Path) -> bool:
+def same(a: Path, b: Path) -> bool:
     """Whether both are the same link, or files of the same bytes."""
     try:
         if a.is_symlink() or b.is_symlink():
@@ -234,20 +311,10 @@ def _same(a: Path, b: Path) -> bool:
         return False
 
 
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _make_readable(source)
-    if source.is_dir() and not source.is_symlink():
-        shutil.copytree(source, target, symlinks=True)
-    else:
-        shutil.copy2(source, target, follow_symlinks=False)
-
-
-def _put(source: Path, target: Path) -> None:
+def put(source: Path, target: Path) -> None:
     """Copy a file to ``target`` in one step, whatever is there now."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.parent.chmod(target.parent.stat().st_mode | stat.S_IRWXU)
-    handle, aside = tempfile.mkstemp(prefix=".reset-", dir=target.parent)
+    make_folder(target.parent)
+    handle, aside = tempfile.mkstemp(prefix=_ASIDE, dir=target.parent)
     os.close(handle)
     if source.is_symlink():
         os.unlink(aside)
@@ -255,18 +322,51 @@ def _put(source: Path, target: Path) -> None:
     else:
         shutil.copyfile(source, aside)
         os.chmod(aside, 0o644)
+    _give(Path(aside), target.parent)
     if target.is_dir() and not target.is_symlink():
-        _remove(target)
+        remove(target)
     os.replace(aside, target)
 
 
-def _remove(item: Path) -> None:
+def remove(item: Path) -> None:
+    """Remove a file, a link or a whole folder, read-only or not."""
     item.parent.chmod(item.parent.stat().st_mode | stat.S_IRWXU)
     if item.is_dir() and not item.is_symlink():
         _make_readable(item)
         shutil.rmtree(item)
     else:
         item.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that can be written to, with its parents."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _give(folder, folder.parent)
+    folder.chmod(folder.stat().st_mode | stat.S_IRWXU)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_readable(source)
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True, copy_function=_copy_file)
+    else:
+        _copy_file(source, target)
+
+
+def _copy_file(source: str | Path, target: str | Path) -> None:
+    """Copy a file or a link; a pipe or a socket holds nothing to keep."""
+    with suppress(shutil.SpecialFileError):
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _give(item: Path, to_owner_of: Path) -> None:
+    """What an administrator writes in another person's folder is that person's."""
+    if os.geteuid() == 0:
+        owner = to_owner_of.stat()
+        os.chown(item, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _make_readable(item: Path) -> None:
@@ -278,11 +378,17 @@ def _make_readable(item: Path) -> None:
             _make_readable(inside)
 
 
-def _sums(folder: Path) -> dict[str, str]:
+def _sums(top: Path) -> dict[str, str]:
+    """Path below ``top`` -> checksum, of files and links; of ``top`` itself if it is one."""
     sums = {}
-    for file in sorted(folder.rglob("*")):
-        if file == folder / LIST or (file.is_dir() and not file.is_symlink()):
+    for file in sorted(top.rglob("*")) if top.is_dir() and not top.is_symlink() else [top]:
+        if file == top / LIST:
             continue
-        content = os.readlink(file).encode() if file.is_symlink() else file.read_bytes()
-        sums[str(file.relative_to(folder))] = hashlib.sha256(content).hexdigest()
+        if file.is_symlink():
+            content = os.readlink(file).encode(errors="surrogateescape")
+        elif file.is_file():
+            content = file.read_bytes()
+        else:
+            continue
+        sums[str(file.relative_to(top))] = hashlib.sha256(content).hexdigest()
     return sums

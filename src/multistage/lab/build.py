@@ -23,7 +23,10 @@ def command(
     root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """Write the solved and the attendee's notebook of each section from its source."""
+    """Write each section's notebooks from its source.
+
+    The solved notebook is executed; the attendee's has stubs in place of solutions.
+    """
     from multistage.authoring import build, drift, find_sections
     from multistage.authoring.execute import CellError
 

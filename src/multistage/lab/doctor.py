@@ -34,7 +34,11 @@ def command(
     root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """Look at Python, packages, cores, memory, disk, ports, Triton; exit code 1 if a lab breaks."""
+    """Look at this machine: what lacks, and how to mend it.
+
+    Looks at Python, packages, cores, memory, disk, ports, Triton. The exit code is 1 if a lab
+    breaks.
+    """
     findings = list(examine(find_course(root), deep))
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))

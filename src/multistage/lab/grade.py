@@ -4,12 +4,15 @@ import contextlib
 import csv
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from multistage.errors import CourseError
@@ -25,6 +29,9 @@ from multistage.workspace import find_course
 
 GRADER = "multistage.lab.grader"
 SECONDS = 90.0  # an exercise, imports included
+PATIENCE = 3  # times that, while the machine is too busy to give an exercise its seconds
+NOTEBOOK_BYTES = 100 * 2**20
+MESSAGE = 500  # characters
 
 
 @dataclass(frozen=True)
@@ -47,14 +54,26 @@ def command(
         Path | None, typer.Option(help="Folder for grades.json and grades.csv.")
     ] = None,
     seconds: Annotated[float, typer.Option(help="The most an exercise may take.")] = SECONDS,
-    jobs: Annotated[int, typer.Option(help="Exercises checked at once.")] = 2,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Exercises checked at once; as many as cores by default.")
+    ] = len(os.sched_getaffinity(0)),
     root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """Check submitted notebooks; write a table of attendee, exercise, passed and message."""
+    """Check submitted notebooks, each exercise apart.
+
+    Writes a table of attendee, exercise, passed and message. An exercise takes about five seconds
+    of a core, nearly all of it to import TensorFlow.
+    """
     course = find_course(root)
     target = output or course / "build" / "grades"
-    grades = grade(folders or [course], section, seconds, jobs)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("checking", total=None)
+
+        def report(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of, description=f"checked {done} of {of}")
+
+        grades = grade(folders or [course], section, seconds, jobs, report)
     write_grades(grades, target)
     if as_json:
         print(json.dumps([asdict(one) for one in grades], indent=1))
@@ -73,21 +92,25 @@ def grade(
     sections: list[int] | None = None,
     seconds: float = SECONDS,
     jobs: int = 2,
+    report: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Grade]:
     """Check every exercise of every submission.
 
     Args:
         submissions: a course folder, a folder of notebooks, or a notebook each; notebooks are
-            known by the two digits that their names begin with.
+            known by the two digits that their names begin with. Of several with the same digits
+            in a folder, the one with the shortest name counts: the others are copies.
         sections: only these, all by default.
         seconds: the most an exercise may take, imports included; then its process is killed.
         jobs: how many exercises are checked at once.
+        report: is told how many exercises have been checked, and of how many.
 
     Returns:
         One grade for each exercise of each notebook, in order.
 
     Raises:
-        CourseError: if a submission is not there or holds no notebook.
+        CourseError: if a submission is not there or holds no notebook, or there is nothing to
+            check.
     """
     from multistage.exercises.exercise import exercises_of
 
@@ -97,8 +120,19 @@ def grade(
         if not sections or int(notebook.name[:2]) in sections
         for exercise in exercises_of(int(notebook.name[:2]))
     ]
-    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        return list(pool.map(lambda task: _grade_one(*task, seconds), tasks))
+    if not tasks:
+        raise CourseError("Nothing to check: no notebook is of a section with exercises.")
+    grades: list[Grade] = []
+    over = threading.Event()
+    pool = ThreadPoolExecutor(max_workers=jobs)
+    try:
+        for one in pool.map(lambda task: _grade_one(*task, seconds, over), tasks):
+            grades.append(one)
+            report(len(grades), len(tasks))
+    finally:  # an interrupt ends all processes at once
+        over.set()
+        pool.shutdown(cancel_futures=True)
+    return grades
 
 
 def write_grades(grades: list[Grade], folder: Path) -> None:
@@ -120,43 +154,110 @@ def _notebooks(submissions: list[Path]) -> Iterator[tuple[str, Path]]:
     for submission in submissions:
         path = submission.resolve()
         inside = path / "notebooks" if (path / "notebooks").is_dir() else path
-        found = [path] if path.is_file() else sorted(inside.glob("[0-9][0-9]-*.ipynb"))
+        if path.is_file():
+            folder = path.parent.parent if path.parent.name == "notebooks" else path.parent
+            yield folder.name, path
+            continue
+        found = {file.name[:2]: file for file in _by_length(inside.glob("[0-9][0-9]-*.ipynb"))}
         if not found:
             raise CourseError(
                 f"{submission} holds no notebook: expected 01-….ipynb and so on, in it or in its "
                 "folder notebooks."
             )
-        for notebook in found:
-            yield (path.parent.name if path.is_file() else path.name), notebook
+        for _, notebook in sorted(found.items()):
+            yield path.name, notebook
 
 
-def _grade_one(attendee: str, notebook: Path, exercise: str, seconds: float) -> Grade:
+def _by_length(files: Iterator[Path]) -> list[Path]:
+    return sorted(files, key=lambda file: len(file.name), reverse=True)
+
+
+def _grade_one(
+    attendee: str, notebook: Path, exercise: str, seconds: float, over: threading.Event
+) -> Grade:
     scratch = Path(tempfile.mkdtemp(prefix="grade-"))
     try:
-        shutil.copyfile(notebook, scratch / "submitted.ipynb")
+        if problem := _copy(notebook, scratch / "submitted.ipynb"):
+            return Grade(attendee, exercise, False, problem)
+        secret = secrets.token_hex()  # whoever writes the result must have been told it
         process = subprocess.Popen(
             [sys.executable, "-m", GRADER, "submitted.ipynb", exercise, "result.json"],
             cwd=scratch,
-            env={**os.environ, "HOME": str(scratch), "TMPDIR": str(scratch)},
-            stdin=subprocess.DEVNULL,
+            env={
+                **os.environ,
+                "HOME": str(scratch),
+                "TMPDIR": str(scratch),
+                "CUDA_VISIBLE_DEVICES": "-1",  # its memory is for those who train
+            },
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            text=True,
         )
         try:
-            process.wait(seconds)
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(secret)
+                process.stdin.close()
             message = "Its process ended before the check did."
-        except subprocess.TimeoutExpired:
-            message = f"It did not end within {seconds:g} s."
+            if not _has_ended(process, seconds, over):
+                message = f"It did not end within {seconds:g} s."
         finally:
             _kill(process)
-        try:
-            verdict = json.loads((scratch / "result.json").read_text())
-            return Grade(attendee, exercise, bool(verdict["passed"]), str(verdict["message"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            return Grade(attendee, exercise, False, message)
+        verdict = _verdict(scratch / "result.json", secret)
+        passed, message = verdict or (False, message)
+        return Grade(attendee, exercise, passed, message[:MESSAGE])
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _copy(notebook: Path, target: Path) -> str:
+    """Copy a submitted notebook; return what is wrong with it."""
+    try:
+        if notebook.stat().st_size > NOTEBOOK_BYTES:
+            return f"The notebook has more than {NOTEBOOK_BYTES >> 20} MB: clear its outputs."
+        shutil.copyfile(notebook, target)
+    except OSError as error:
+        return f"The notebook cannot be read ({error.strerror or error})."
+    return ""
+
+
+def _has_ended(process: subprocess.Popen, seconds: float, over: threading.Event) -> bool:
+    """Wait for a process until it has ended (True), its time is up, or all is over.
+
+    It is not reaped, so that its number is nobody else's when its group is killed.
+
+    Its time is ``seconds`` by the clock, or ``PATIENCE`` times that while the machine is so busy
+    with other work that it has not had ``seconds`` of computing yet.
+    """
+    import psutil
+
+    start = time.monotonic()
+    while not over.is_set():
+        if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            return True
+        time.sleep(0.05)
+        taken = time.monotonic() - start
+        if taken < seconds:
+            continue
+        with contextlib.suppress(psutil.NoSuchProcess):
+            computed = sum(psutil.Process(process.pid).cpu_times()[:2])
+            if computed > seconds or taken > PATIENCE * seconds:
+                break
+    return False
+
+
+def _verdict(file: Path, secret: str) -> tuple[bool, str] | None:
+    """What the grader wrote; None if it did not, or if somebody else did."""
+    try:
+        if not file.is_file() or file.stat().st_size > 2**20:
+            return None
+        body = json.loads(file.read_text())
+        if body["secret"] != secret:
+            return None
+        return bool(body["passed"]), str(body["message"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _kill(process: subprocess.Popen) -> None:

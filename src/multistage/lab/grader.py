@@ -1,9 +1,10 @@
 """Check one exercise of a submitted notebook in this process, which does nothing else.
 
-``python -m multistage.lab.grader NOTEBOOK EXERCISE RESULT`` writes ``{"passed", "message"}`` to the
-file RESULT. ``lab grade`` starts it in a folder of its own and kills it when its time is up. Before
-the submitted code runs, this process gives up what it does not need: memory beyond a limit, large
-files, the network, other processes, and every change to a file outside its folder.
+``python -m multistage.lab.grader NOTEBOOK EXERCISE RESULT`` reads a secret from its standard input
+and writes ``{"passed", "message", "secret"}`` to the file RESULT. ``lab grade`` starts it in a
+folder of its own and kills it when its time is up. Before the submitted code runs, this process
+gives up what it does not need: memory beyond a limit, large files and many of them, the network,
+other processes, and every change to a file outside its folder.
 """
 
 import contextlib
@@ -17,8 +18,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-MEMORY = 12 * 2**30  # bytes of address space; TensorFlow alone reserves several
-FILES = 50 * 2**20  # bytes a file may have
+MEMORY = 4 * 2**30  # bytes that may be written to; TensorFlow takes half of one
+FILE_BYTES = 50 * 2**20
+FILES = 100  # that may be opened to write
+MESSAGE = 10_000  # characters
 _CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
 
 _CHANGES = {
@@ -57,13 +60,14 @@ def main(notebook: str, exercise: str, result: str) -> None:
     """Check ``exercise`` of ``notebook`` and write the file ``result``."""
     from multistage.exercises.exercise import find_exercise
 
-    cells = _read(Path(notebook))
+    secret = sys.stdin.read()
     task = find_exercise(exercise)
-    _limit()
-    _forbid(Path.cwd().resolve())
-    verdict = _judge(task, cells)
     aside = Path(result).with_suffix(".new")
-    aside.write_text(json.dumps(verdict))
+    _limit()
+    cells = _read(Path(notebook))
+    with aside.open("w") as stream:
+        _forbid(Path.cwd().resolve())
+        json.dump(_judge(task, cells) | {"secret": secret}, stream)
     os.replace(aside, result)
     os._exit(0)
 
@@ -87,28 +91,39 @@ def _judge(task: Any, cells: Any) -> dict[str, Any]:
     from multistage.errors import CourseError
     from multistage.exercises import Wrong
     from multistage.exercises.engine import probe
+    from multistage.exercises.guard import unpatched
     from multistage.exercises.source import answer_in
 
     if isinstance(cells, str):
-        return {"passed": False, "message": cells}
+        return _failed(cells)
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with (
+            open(os.devnull, "w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+            unpatched() as replaced,
+        ):
             answer = answer_in(cells, task.id)
+        if replaced:
+            return _failed(f"It replaced {', '.join(replaced)}. Leave the libraries as they are.")
         probe(task, answer)
     except NotImplementedError:
-        return {"passed": False, "message": "Not filled in."}
+        return _failed("Not filled in.")
     except (Wrong, CourseError) as error:
-        return {"passed": False, "message": str(error)}
+        return _failed(str(error))
     except MemoryError:
-        return {"passed": False, "message": "It needed too much memory."}
+        return _failed("It wants too much memory.")
     except BaseException as error:
-        return {"passed": False, "message": f"It raised {type(error).__name__}: {error}"}
+        return _failed(f"It raised {type(error).__name__}: {error}")
     return {"passed": True, "message": ""}
 
 
+def _failed(message: str) -> dict[str, Any]:
+    return {"passed": False, "message": message[:MESSAGE]}
+
+
 def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (FILES, FILES))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     # A network namespace of its own has no way out; where the kernel allows none, the refusals
@@ -121,6 +136,7 @@ def _limit() -> None:
 
 def _forbid(folder: Path) -> None:
     """Refuse, from now on and for good, what an answer to an exercise has no use for."""
+    written = 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _REFUSED:
@@ -130,6 +146,10 @@ def _forbid(folder: Path) -> None:
                 _refuse_outside(path, folder)
         if event == "open" and _writes(arguments):
             _refuse_outside(arguments[0], folder)
+            nonlocal written
+            written += 1
+            if written > FILES:
+                raise PermissionError("An answer has no use for so many files.")
 
     sys.addaudithook(watch)
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -34,7 +33,10 @@ def command(
     root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """Restore pristine notebooks and clear progress; what you changed is backed up first."""
+    """Restore pristine notebooks; back up your changes first.
+
+    Progress is cleared as well, and Triton servers of this course are stopped.
+    """
     course = find_course(root)
     plan = backup.plan_reset(course, section)
     folders = _artifact_folders(course, section) if artifacts else []
@@ -48,10 +50,11 @@ def command(
         typer.confirm("Reset?", abort=True)
     kept = None
     if not (dry_run or nothing):
-        stop(running)
-        kept = backup.reset(course, section)
-        for folder in folders:
-            shutil.rmtree(folder)
+        with backup.locked(course):
+            stop(running)
+            kept = backup.reset(course, section)
+            for folder in folders:
+                backup.remove(folder)
     if as_json:
         body = {
             key: [str(item) for item in value] if isinstance(value, list) else value
@@ -72,7 +75,7 @@ def restore_command(
     root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """List the backups that resets made, or put the files of one back."""
+    """List backups that reset made, or bring one back."""
     course = find_course(root)
     if name is None:
         known = backup.list_backups(course)
@@ -83,7 +86,8 @@ def restore_command(
             print(each, *files, sep="\n    ")
         print("To get one back: lab restore NAME" if known else "There are no backups.")
         return
-    files, kept = backup.restore(course, name)
+    with backup.locked(course):
+        files, kept = backup.restore(course, name)
     if as_json:
         path = str(kept.relative_to(course)) if kept else None
         print(json.dumps({"restored": files, "backup": path}, indent=1))
@@ -130,7 +134,7 @@ def _artifact_folders(course: Path, numbers: list[int] | None) -> list[Path]:
 def _say(plan: backup.Plan, folders: list[Path], running: list[int], course: Path) -> None:
     for title, items in (
         ("changed, to be backed up and restored", plan.changed),
-        ("missing, to be restored", plan.missing),
+        ("missing or read-only, to be restored", plan.missing),
         ("added, to be backed up and moved out", plan.added),
         ("progress to be cleared", plan.progress),
         ("artifacts to be deleted", [folder.relative_to(course) for folder in folders]),

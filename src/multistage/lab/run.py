@@ -23,9 +23,10 @@ def command(
     root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """Execute the solved labs, each in a fresh kernel; write build/run/<dataset>-<profile>/.
+    """Execute the solved labs; print what they measured.
 
-    With --section, what earlier sections hand over is built first if it is missing or damaged.
+    Each runs in a fresh kernel; build/run/<dataset>-<profile>/ holds what came of them. With
+    --section, what earlier sections hand over is built first if it is missing or damaged.
     """
     workspace = Workspace.open(dataset, profile, root)
     console = Console(stderr=True)

@@ -1,17 +1,17 @@
 """``lab seats``: one course folder a person on a shared machine."""
 
-import filecmp
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from multistage.errors import CourseError
+from multistage.errors import CourseError, said
 from multistage.lab import backup
 from multistage.lab.options import Json
 from multistage.lab.reset import stop
@@ -19,7 +19,7 @@ from multistage.lab.state import notebook_statuses, pristine_notebooks, servers
 from multistage.workspace import find_course
 
 app = typer.Typer(
-    help="Create, watch and reset a seat for each person on a shared machine.",
+    help="Create, watch and reset seats on a shared machine.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -34,7 +34,10 @@ def create_command(
     course: Course = None,
     as_json: Json = False,
 ) -> None:
-    """Make seats root/seat-01 and so on; those that are there stay as they are."""
+    """Make seats root/seat-01 and so on.
+
+    Seats that are there stay as they are.
+    """
     made = create(find_course(course), root, number)
     if as_json:
         print(json.dumps({"created": made}))
@@ -44,18 +47,8 @@ def create_command(
 
 @app.command("status")
 def status_command(root: Folder, as_json: Json = False) -> None:
-    """Show each seat: what was edited, what was passed, which servers run."""
-    rows = [
-        {
-            "seat": seat.name,
-            "notebooks": {s.section: s.state for s in statuses},
-            "passed": sum(s.passed for s in statuses),
-            "exercises": sum(s.exercises for s in statuses),
-            "servers": list(servers(seat)),
-        }
-        for seat in find_seats(root)
-        for statuses in [notebook_statuses(seat)]
-    ]
+    """Show what was edited and passed in each seat."""
+    rows = [look_at(seat) for seat in find_seats(root)]
     if as_json:
         print(json.dumps(rows, indent=1))
         return
@@ -66,7 +59,7 @@ def status_command(root: Folder, as_json: Json = False) -> None:
         other = [f"{n[:2]} {s}" for n, s in row["notebooks"].items() if s != "pristine"]
         table.add_row(
             row["seat"],
-            ", ".join(other) or "-",
+            row["problem"] or ", ".join(other) or "-",
             f"{row['passed']} of {row['exercises']}",
             ", ".join(map(str, row["servers"])) or "-",
         )
@@ -80,23 +73,46 @@ def reset_command(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Reset every seat to the notebooks of the course; what people changed is backed up first."""
+    """Reset every seat to the course's notebooks.
+
+    What people changed is backed up first. A seat that cannot be reset does not stop the others;
+    the exit code is then 1.
+    """
     source = find_course(course)
+    pristine_notebooks(source)
     seats = find_seats(root)
     if not yes:
         if as_json or not sys.stdin.isatty():
             raise CourseError("Nothing was changed: give --yes to reset.")
         typer.confirm(f"Reset {len(seats)} seats?", abort=True)
-    kept = {}
+    rows = []
     for seat in seats:
-        kept[seat.name] = [str(folder.relative_to(seat)) for folder in reset(seat, source)]
+        row = {"seat": seat.name, "backups": [], "problem": None}
+        try:
+            row["backups"] = [str(folder.relative_to(seat)) for folder in reset(seat, source)]
+        except (CourseError, OSError) as error:
+            row["problem"] = said(error)
+        rows.append(row)
+        if not as_json:
+            kept = f"reset, work kept in {', '.join(row['backups'])}" if row["backups"] else ""
+            print(f"{seat.name}: {row['problem'] or kept or 'nothing to back up'}")
     if as_json:
-        print(json.dumps(kept, indent=1))
-        return
-    for name, folders in kept.items():
-        print(
-            f"{name}: " + (f"reset, work kept in {', '.join(folders)}" if folders else "pristine")
-        )
+        print(json.dumps(rows, indent=1))
+    if any(row["problem"] for row in rows):
+        raise typer.Exit(1)
+
+
+def look_at(seat: Path) -> dict[str, Any]:
+    """Return what there is to say of a seat; one that cannot be read is a problem, no error."""
+    row = {"seat": seat.name, "notebooks": {}, "passed": 0, "exercises": 0, "problem": None}
+    try:
+        for status in notebook_statuses(seat):
+            row["notebooks"][status.section] = status.state
+            row["passed"] += status.passed
+            row["exercises"] += status.exercises
+    except (CourseError, OSError) as error:
+        row["problem"] = said(error)
+    return row | {"servers": list(servers(seat))}
 
 
 def create(course: Path, root: Path, number: int) -> list[str]:
@@ -117,23 +133,35 @@ def create(course: Path, root: Path, number: int) -> list[str]:
             continue
         aside = root / f".{seat.name}"
         shutil.rmtree(aside, ignore_errors=True)
-        (aside / "notebooks").mkdir(parents=True)
+        aside.mkdir()
         _repair(aside, course)
         backup.reset(aside, source=course)
-        (aside / "workspace").mkdir(exist_ok=True)
+        backup.make_folder(aside / "workspace")
         aside.rename(seat)
         made.append(seat.name)
     return made
 
 
 def reset(seat: Path, course: Path) -> list[Path]:
-    """Bring a seat back to the state of ``course``; return the backups of what was changed."""
-    stop(servers(seat))
-    (seat / "notebooks").mkdir(exist_ok=True)
-    changed = [f for f in _fixed(course) if (seat / f).exists() and not _same(seat / f, course / f)]
-    kept = [backup.back_up(seat, changed)] if changed else []
-    _repair(seat, course)
-    return [*kept, *filter(None, [backup.reset(seat, source=course)])]
+    """Bring a seat back to the state of ``course``; return the backups of what was changed.
+
+    Raises:
+        CourseError: if another reset of the seat is at work, or somebody saves at this moment.
+        OSError: if something in the seat can be neither read nor replaced.
+    """
+    with backup.locked(seat):
+        stop(servers(seat))
+        fixed = _fixed(course)
+        changed = [
+            *(part for part in _folders(fixed) if not _is_folder(seat / part)),
+            *(file for file in fixed if not backup.same(seat / file, course / file)),
+        ]
+        changed = [item for item in changed if os.path.lexists(seat / item)]
+        kept = [backup.back_up(seat, changed)] if changed else []
+        for item in changed:
+            backup.remove(seat / item)
+        _repair(seat, course)
+        return [*kept, *filter(None, [backup.reset(seat, source=course)])]
 
 
 def find_seats(root: Path) -> list[Path]:
@@ -158,13 +186,16 @@ def _fixed(course: Path) -> list[Path]:
     ]
 
 
-def _same(a: Path, b: Path) -> bool:
-    return a.is_file() and filecmp.cmp(a, b, shallow=False)
+def _folders(files: list[Path]) -> list[Path]:
+    return sorted({folder for file in files for folder in file.parents} - {Path()})
+
+
+def _is_folder(item: Path) -> bool:
+    return item.is_dir() and not item.is_symlink()
 
 
 def _repair(seat: Path, course: Path) -> None:
-    (seat / "labs_solutions").mkdir(parents=True, exist_ok=True)
     for file in _fixed(course):
-        if not _same(seat / file, course / file):
-            (seat / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(course / file, seat / file)
+        if not backup.same(seat / file, course / file):
+            backup.put(course / file, seat / file)
+    backup.make_folder(seat / "notebooks")

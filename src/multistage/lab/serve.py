@@ -24,7 +24,10 @@ def command(
     metrics_port: Annotated[int | None, typer.Option(help="By default a free one.")] = None,
     root: Root = None,
 ) -> None:
-    """Start Triton on lab 5's model repository, say where it listens, stop it at Ctrl-C."""
+    """Serve what lab 5 exported, until Ctrl-C.
+
+    Starts Triton on lab 5's model repository and says where it listens.
+    """
     workspace = Workspace.open(dataset, profile, root)
     repository = workspace.read("serving/model_repository")
     features = workspace.folder / "serving" / "feature_repository"

@@ -14,6 +14,7 @@ from multistage.workspace import PRISTINE, PROGRESS, ArtifactError, Workspace
 
 NotebookState = Literal["pristine", "edited", "missing", "unreadable"]
 VERIFIED_BYTES = 200_000_000  # larger artifacts are not read through for a quick look
+LOOKED_AT_BYTES = 50_000_000  # nor are larger notebooks, whose outputs ran wild
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,32 @@ def pristine_notebooks(course: Path) -> dict[str, Path]:
     """Return section name -> the pristine copy of its notebook.
 
     Raises:
-        CourseError: if the course has none.
+        CourseError: if the course has none, or one is damaged.
     """
+    again = "Make them with: lab build --no-execute"
     found = {file.stem: file for file in sorted((course / PRISTINE).glob("*.ipynb"))}
     if not found:
-        raise CourseError(
-            f"The pristine notebooks in {PRISTINE} are missing. Make them with: "
-            "lab build --no-execute"
-        )
+        raise CourseError(f"The pristine notebooks in {PRISTINE} are missing. {again}")
+    for file in found.values():
+        try:
+            for cell in read_json(file)["cells"]:
+                _text(cell)
+        except (OSError, ValueError, TypeError, KeyError):
+            raise CourseError(f"{PRISTINE / file.name} is damaged. {again}") from None
     return found
+
+
+def read_json(file: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(file.read_text())
+    except RecursionError as error:
+        raise ValueError(f"{file.name} is nested too deeply") from error
 
 
 def notebook_statuses(course: Path) -> list[NotebookStatus]:
@@ -55,7 +73,7 @@ def notebook_statuses(course: Path) -> list[NotebookStatus]:
     progress = read_progress(course)
     statuses = []
     for name, pristine in pristine_notebooks(course).items():
-        cells = json.loads(pristine.read_text())["cells"]
+        cells = read_json(pristine)["cells"]
         exercises = [
             tag.removeprefix("exercise-")
             for cell in cells
@@ -71,7 +89,7 @@ def notebook_statuses(course: Path) -> list[NotebookStatus]:
 def read_progress(course: Path) -> dict[str, dict[str, Any]]:
     """Return exercise id -> its entry; empty if there is none that can be read."""
     try:
-        entries = json.loads((course / PROGRESS).read_text())["exercises"]
+        entries = read_json(course / PROGRESS)["exercises"]
         return {name: dict(entry) for name, entry in entries.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
@@ -126,11 +144,14 @@ def servers(course: Path) -> dict[int, str]:
 
 
 def _state(file: Path, pristine: list[dict[str, Any]]) -> NotebookState:
-    try:
-        cells = json.loads(file.read_text())["cells"]
-        same = [_text(cell) for cell in cells] == [_text(cell) for cell in pristine]
-    except FileNotFoundError:
+    if not file.exists():
         return "missing"
+    if not file.is_file():
+        return "unreadable"
+    if file.stat().st_size > LOOKED_AT_BYTES:
+        return "edited"
+    try:
+        same = [_text(c) for c in read_json(file)["cells"]] == [_text(c) for c in pristine]
     except (OSError, ValueError, TypeError, KeyError):
         return "unreadable"
     return "pristine" if same else "edited"

@@ -12,7 +12,11 @@ from multistage.workspace import find_course
 
 
 def command(root: Root = None, as_json: Json = False) -> None:
-    """Show per section whether it was edited and what was passed, the artifacts, the servers."""
+    """Show how notebooks, artifacts and servers stand.
+
+    Per section: was its notebook edited, how many checks were passed. Artifacts are compared with
+    their manifests.
+    """
     course = find_course(root)
     notebooks, artifacts = notebook_statuses(course), artifact_statuses(course)
     running = servers(course)
