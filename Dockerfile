@@ -55,7 +55,8 @@ RUN python3 -m pip install --no-cache-dir \
 RUN install -d -o 1000 -g 1000 /course /course/build /course/workspace
 COPY --chown=1000:1000 . /course
 WORKDIR /course
-RUN python3 -m pip install --no-cache-dir --no-deps --no-build-isolation -e .
+RUN python3 -m pip install --no-cache-dir --no-deps --no-build-isolation -e . \
+ && install -D -m 644 requirements/jupyterlab.json /etc/jupyter/labconfig/page_config.json
 USER 1000
 ENV HOME=/course/workspace
 EXPOSE 8888

@@ -25,8 +25,7 @@ test: $(GPU:gpu=driver) $(READY) $(GPU) lint
 	pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST)
 
 lab: $(READY)
-	jupyter lab --ip 127.0.0.1 --notebook-dir notebooks \
-	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+	jupyter lab --ip 127.0.0.1 --notebook-dir notebooks
 
 notebooks: $(READY)
 	lab build
@@ -50,13 +49,15 @@ gpu: $(READY)
 
 # uv, pinned and hashed, builds .venv from the lock with no resolver. Modules are compiled here, once:
 # where Python may not write bytecode, each start of TensorFlow would compile them (23 s against 7).
-$(READY): $(REQUIREMENTS) requirements/uv.txt pyproject.toml
+# JupyterLab, a seat's too, then asks about no news and shows none of the grader's menus.
+$(READY): $(REQUIREMENTS) requirements/uv.txt requirements/jupyterlab.json pyproject.toml
 	@sh requirements/check.sh $(PYTHON)
 	@test -x $(UV) || { $(PYTHON) -m venv build/uv && \
 	  build/uv/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/uv.txt; }
 	@test -x .venv/bin/python || $(UV) venv -q --python $(PYTHON) .venv
 	$(UV) pip sync -q --compile-bytecode --require-hashes $(REQUIREMENTS)
 	$(UV) pip install -q --no-deps --no-build-isolation -e .
+	@install -D -m 644 requirements/jupyterlab.json .venv/etc/jupyter/labconfig/page_config.json
 	@rm -f .venv/.ready*
 	@touch $@
 

@@ -16,6 +16,7 @@ import pytest
 
 from multistage.authoring import build, find_sections
 from multistage.exercises.source import solution
+from multistage.lab import backup
 from multistage.lab.state import notebook_statuses
 from multistage.workspace import PROGRESS
 from tests.conftest import COURSE
@@ -47,12 +48,7 @@ def seat(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def jupyter(seat):
-    """JupyterLab on loopback, without its news and the grader's buttons; its address."""
-    config = seat / ".config" / "labconfig"
-    config.mkdir(parents=True)
-    off = ("@jupyterlab/apputils-extension:announcements", "@jupyter/nbgrader")
-    page = {"disabledExtensions": dict.fromkeys(off, True)}
-    (config / "page_config.json").write_text(json.dumps(page))
+    """JupyterLab on loopback, of this environment and nobody's own settings; its address."""
     options = "--no-browser --ip=127.0.0.1 --port=0 --allow-root --ServerApp.token=attendee"
     options += " --LabApp.expose_app_in_browser=True"
     process = subprocess.Popen(
@@ -143,6 +139,7 @@ def test_the_journey(page, seat):
     )
     assert stopped.startswith("Exercise 1.1:")
     assert "Not filled in yet" in card(page, "check-1.1", "open")
+    assert not page.run("document.querySelector('.jp-Dialog, .Toastify__toast')?.innerText")
     picture(page, "1-stub")
 
     # A wrong answer: the card names the mistake.
@@ -177,3 +174,23 @@ def test_the_journey(page, seat):
     assert entry["attempts"] == 2
     (status,) = notebook_statuses(seat)
     assert (status.state, status.passed) == ("edited", 1)
+
+    # It is reset while it is open: the open tab does not overwrite the fresh notebook unasked.
+    kept = backup.reset(seat)
+    assert "Passed" in (kept / NOTEBOOK).read_text()
+    (status,) = notebook_statuses(seat)
+    assert (status.state, status.passed) == ("pristine", 0)
+    write(page, "exercise-1.1", WRONG)
+    page.run("void window.jupyterapp.commands.execute('docmanager:save')")
+    page.wait("!!document.querySelector('.jp-Dialog')", 30, "JupyterLab's question")
+    picture(page, "5-reset")
+    assert notebook_statuses(seat)[0].state == "pristine"
+    page.run(
+        "[...document.querySelectorAll('.jp-Dialog button')]"
+        ".find(button => button.innerText.includes('Revert')).click()"
+    )
+    page.wait(
+        f"{CELL % 'exercise-1.1'}.model.sharedModel.getSource().includes('NotImplementedError')",
+        30,
+        "the stub again",
+    )

@@ -2,8 +2,10 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -345,8 +347,12 @@ def test_one_section_alone(course):
         backup.reset(course, [7])
 
 
-def killed_after(lines, course):
-    """Reset in a child process that dies at a given line of backup.py; whether it died."""
+def killed_after(lines, action):
+    """Do ``action`` in a child process that is killed at a given line of backup.py.
+
+    Returns:
+        Whether it was killed; False if it had ended before.
+    """
     child = os.fork()
     if child == 0:
         left = lines
@@ -357,14 +363,14 @@ def killed_after(lines, course):
                 return None
             left -= event == "line"
             if left <= 0:
-                os._exit(9)
+                os.kill(os.getpid(), signal.SIGKILL)
             return trace
 
         with contextlib.suppress(BaseException):
             sys.settrace(trace)
-            backup.reset(course)
+            action()
         os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
 def test_killed_at_any_moment_it_loses_nothing_and_is_finished_later(course, tmp_path):
@@ -378,7 +384,7 @@ def test_killed_at_any_moment_it_loses_nothing_and_is_finished_later(course, tmp
     shutil.copytree(course, dirtied, symlinks=True)
     deaths = 0
     for lines in range(1, 2_000, 13):
-        if not killed_after(lines, course):
+        if not killed_after(lines, partial(backup.reset, course)):
             break
         deaths += 1
         assert work <= users_work(course) | backed_up(course)
@@ -387,6 +393,30 @@ def test_killed_at_any_moment_it_loses_nothing_and_is_finished_later(course, tmp
         assert not (course / PROGRESS).exists()
         assert work <= backed_up(course)
         assert not list((course / backup.BACKUPS).glob(".*"))
+        shutil.rmtree(course)
+        shutil.copytree(dirtied, course, symlinks=True)
+    assert deaths > 10
+
+
+def test_a_restore_killed_at_any_moment_loses_nothing_and_may_be_repeated(course, tmp_path):
+    edited(course)
+    own_files(course)
+    first = users_work(course)
+    name = backup.reset(course).name
+    one(course).write_text("newer work")
+    progress(course)
+    work = first | users_work(course)
+    dirtied = tmp_path / "dirtied"
+    shutil.copytree(course, dirtied, symlinks=True)
+    deaths = 0
+    for lines in range(1, 2_000, 13):
+        if not killed_after(lines, partial(backup.restore, course, name)):
+            break
+        deaths += 1
+        assert work <= users_work(course) | backed_up(course)
+        backup.restore(course, name)
+        assert first <= users_work(course)
+        assert work <= users_work(course) | backed_up(course)
         shutil.rmtree(course)
         shutil.copytree(dirtied, course, symlinks=True)
     assert deaths > 10

@@ -1,3 +1,4 @@
+import inspect
 import json
 import shutil
 import subprocess
@@ -7,8 +8,9 @@ import nbformat
 import pytest
 
 from multistage.errors import CourseError
+from multistage.lab import app, seats
 from multistage.lab.runner import missing_before, run_sections
-from multistage.workspace import Workspace
+from multistage.workspace import PRISTINE, Workspace
 
 HEAD = """
     # %% [markdown]
@@ -178,6 +180,30 @@ def test_help_says_what_each_command_does_in_one_line(course, of):
     lines = lab_command(course, *of, "--help").stdout.split("Commands:")[1].splitlines()
     assert len(lines) > 3
     assert [line for line in lines if line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("of", [app.app, seats.app], ids=["lab", "seats"])
+def test_every_command_answers_programs_too(of):
+    for command in of.registered_commands:
+        assert "as_json" in inspect.signature(command.callback).parameters, command.name
+
+
+def test_a_look_at_the_course_loads_nothing_heavy(course):
+    """Or ``lab status`` would not answer at once."""
+    code = f"""
+import sys
+from multistage.lab import app
+sys.argv = ["lab", "status", "--root", {str(course)!r}]
+try:
+    app.app()
+finally:
+    heavy = {{"numpy", "pandas", "pydantic", "IPython", "nbformat", "merlin", "tensorflow"}}
+    print(sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+    (course / PRISTINE).mkdir()
+    (course / PRISTINE / "01-one.ipynb").write_text('{"cells": []}')
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "[]\n"), ended.stderr
 
 
 @pytest.mark.parametrize(

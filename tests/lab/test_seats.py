@@ -5,13 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
 from multistage.lab import backup, seats
 from multistage.workspace import PRISTINE
 from tests.lab import test_reset
-from tests.lab.test_reset import NAMES, backed_up, contents, edited, one
+from tests.lab.test_reset import NAMES, backed_up, contents, edited, killed_after, one
 
 course = test_reset.course  # the small course with three pristine notebooks
 
@@ -121,6 +122,30 @@ def test_a_seat_taken_apart_is_looked_at_and_mended(course, seat, vandal):
     assert work <= backed_up(seat)
     assert contents(seat.parent / "elsewhere") == elsewhere
     assert seats.reset(seat, course) == []
+
+
+def test_killed_at_any_moment_a_seats_reset_loses_nothing_and_is_finished_later(
+    course, seat, tmp_path
+):
+    fresh = contents(seat)
+    for vandal in (edited, other_sources, broken_pristine, more_pictures):
+        vandal(seat)
+    work = {one(seat).read_bytes(), b"work"}
+    dirtied = tmp_path / "dirtied"
+    shutil.copytree(seat, dirtied)
+    deaths = 0
+    for lines in range(1, 4_000, 31):
+        if not killed_after(lines, partial(seats.reset, seat, course)):
+            break
+        deaths += 1
+        assert work <= set(contents(seat).values())
+        seats.reset(seat, course)
+        left = {k: v for k, v in contents(seat).items() if not k.startswith("workspace/")}
+        assert left == fresh
+        assert work <= backed_up(seat)
+        shutil.rmtree(seat)
+        shutil.copytree(dirtied, seat)
+    assert deaths > 10
 
 
 def command(*arguments):

@@ -1,5 +1,6 @@
 """``lab serve`` on a course that lab 5 has exported from."""
 
+import json
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ def exported(workspace, graph):
 
 
 def lab_serve(workspace):
-    command = [sys.executable, "-m", "multistage.lab", "serve", "--profile", "ci"]
+    command = [sys.executable, "-m", "multistage.lab", "serve", "--profile", "ci", "--json"]
     return subprocess.Popen(
         [*command, "--root", str(workspace.course)],
         stdout=subprocess.PIPE,
@@ -34,13 +35,13 @@ def lab_serve(workspace):
 def test_it_serves_says_so_when_the_server_is_killed_and_ends(exported, user_features):
     process = lab_serve(exported)
     try:
-        ready = process.stdout.readline()
-        assert ready.startswith("ready"), process.stderr.read()
-        pid = int(process.stdout.readline().split()[1].rstrip(";"))
-        with Client(ready.split()[2]) as client:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        ready = json.loads(line)
+        with Client(ready["grpc"]) as client:
             users = user_features["user_id"].to_numpy()[:2]
             assert client.recommend(users, time=NOON).marks == ["personal"] * 2
-        os.kill(pid, signal.SIGKILL)
+        os.kill(ready["pid"], signal.SIGKILL)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()

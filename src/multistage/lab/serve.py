@@ -1,6 +1,8 @@
 """``lab serve``: serve what lab 5 exported, until it is interrupted."""
 
+import json
 import signal
+import sys
 import threading
 import time
 from typing import Annotated
@@ -9,7 +11,7 @@ import typer
 from rich.console import Console
 
 from multistage.errors import CourseError
-from multistage.lab.options import Root
+from multistage.lab.options import Json, Root
 from multistage.workspace import Workspace
 
 LOOPBACK = "127.0.0.1"
@@ -23,10 +25,12 @@ def command(
     http_port: Annotated[int | None, typer.Option(help="By default a free one.")] = None,
     metrics_port: Annotated[int | None, typer.Option(help="By default a free one.")] = None,
     root: Root = None,
+    as_json: Json = False,
 ) -> None:
     """Serve what lab 5 exported, until Ctrl-C.
 
-    Starts Triton on lab 5's model repository and says where it listens.
+    Starts Triton on lab 5's model repository and says where it listens: with --json in one line,
+    as soon as it is ready.
     """
     workspace = Workspace.open(dataset, profile, root)
     repository = workspace.read("serving/model_repository")
@@ -61,8 +65,12 @@ def command(
                 status.update(f"Starting Triton: {waited:.0f} s")
 
             server.start(tell)
-        print(f"ready  gRPC {server.grpc_url}  HTTP {server.http_url}  {server.metrics_url}")
-        print(f"process {server.pid}; Ctrl-C stops it", flush=True)
+        if as_json:
+            urls = {"grpc": server.grpc_url, "http": server.http_url, "metrics": server.metrics_url}
+            print(json.dumps({**urls, "pid": server.pid}), flush=True)
+        else:
+            print(f"ready  gRPC {server.grpc_url}  HTTP {server.http_url}  {server.metrics_url}")
+            print(f"process {server.pid}; Ctrl-C stops it", flush=True)
         while server.running and not asked_to_stop.is_set():
             time.sleep(0.5)
         if asked_to_stop.is_set():
@@ -71,6 +79,6 @@ def command(
             f"The server is gone. Start it again with lab serve.\n{server.last_words}"
         )
     except KeyboardInterrupt:
-        print("stopped")
+        print("stopped", file=sys.stderr)
     finally:
         server.stop()
