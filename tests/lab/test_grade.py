@@ -240,9 +240,29 @@ def test_tables_are_written(only_two, submit, tmp_path):
     assert [one["passed"] for one in kept] == [True, True, False, True]
 
 
-def test_a_folder_without_notebooks_is_named(tmp_path):
-    with pytest.raises(CourseError, match="holds no notebook"):
-        grade([tmp_path])
+def test_an_attendee_without_the_notebook_has_not_passed(only_two, submit, tmp_path):
+    (tmp_path / "bob" / "notebooks").mkdir(parents=True)
+    grades = grade([submit("ada"), tmp_path / "bob"])
+    assert [(g.attendee, g.exercise, g.passed) for g in grades] == [
+        ("ada", "1.1", True),
+        ("ada", "1.2", True),
+        ("bob", "1.1", False),
+        ("bob", "1.2", False),
+    ]
+    assert grades[2].message == "The notebook is missing."
+    grades = grade([tmp_path / "ada"], sections=[2])
+    assert {g.message for g in grades} == {"The notebook is missing."}
+
+
+def test_what_cannot_be_graded_is_named(tmp_path):
+    (tmp_path / "notes.ipynb").write_text("{}")
+    for submission, said in (
+        (tmp_path, "Nothing to check"),
+        (tmp_path / "nowhere", "There is no .*nowhere: expected a folder or a notebook"),
+        (tmp_path / "notes.ipynb", r"notes\.ipynb is of no section: expected a name like"),
+    ):
+        with pytest.raises(CourseError, match=said):
+            grade([submission])
     with pytest.raises(CourseError, match="Nothing to check"):
         grade([COURSE], sections=[9])
 

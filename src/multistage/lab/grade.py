@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -106,22 +107,26 @@ def grade(
         report: is told how many exercises have been checked, and of how many.
 
     Returns:
-        One grade for each exercise of each notebook, in order.
+        One grade for each exercise, in order. A folder that lacks a section which others have, or
+        which is among ``sections``, has not passed it.
 
     Raises:
-        CourseError: if a submission is not there or holds no notebook, or there is nothing to
-            check.
+        CourseError: if a submission is not there, or none holds a notebook with exercises.
     """
     from multistage.exercises.exercise import exercises_of
 
+    found = [(path, *_notebooks(path)) for path in submissions]
+    numbers = sections or sorted({number for *_, notebooks in found for number in notebooks})
     tasks = [
-        (attendee, notebook, exercise)
-        for attendee, notebook in _notebooks(submissions)
-        if not sections or int(notebook.name[:2]) in sections
-        for exercise in exercises_of(int(notebook.name[:2]))
+        (attendee, notebooks.get(number), exercise)
+        for path, attendee, notebooks in found
+        for number in (numbers if path.is_dir() else set(numbers) & set(notebooks))
+        for exercise in exercises_of(number)
     ]
     if not tasks:
-        raise CourseError("Nothing to check: no notebook is of a section with exercises.")
+        raise CourseError(
+            "Nothing to check: expected 01-….ipynb and so on, in a folder or in its notebooks/."
+        )
     grades: list[Grade] = []
     over = threading.Event()
     pool = ThreadPoolExecutor(max_workers=jobs)
@@ -150,22 +155,19 @@ def write_grades(grades: list[Grade], folder: Path) -> None:
         os.replace(aside, folder / name)
 
 
-def _notebooks(submissions: list[Path]) -> Iterator[tuple[str, Path]]:
-    for submission in submissions:
-        path = submission.resolve()
-        inside = path / "notebooks" if (path / "notebooks").is_dir() else path
-        if path.is_file():
-            folder = path.parent.parent if path.parent.name == "notebooks" else path.parent
-            yield folder.name, path
-            continue
-        found = {file.name[:2]: file for file in _by_length(inside.glob("[0-9][0-9]-*.ipynb"))}
-        if not found:
-            raise CourseError(
-                f"{submission} holds no notebook: expected 01-….ipynb and so on, in it or in its "
-                "folder notebooks."
-            )
-        for _, notebook in sorted(found.items()):
-            yield path.name, notebook
+def _notebooks(submission: Path) -> tuple[str, dict[int, Path]]:
+    """Return whose a submission is, and its notebooks by the number of their section."""
+    path = submission.resolve()
+    if path.is_file():
+        folder = path.parent.parent if path.parent.name == "notebooks" else path.parent
+        if not re.match(r"\d\d-", path.name):
+            raise CourseError(f"{path.name} is of no section: expected a name like 01-….ipynb.")
+        return folder.name, {int(path.name[:2]): path}
+    if not path.is_dir():
+        raise CourseError(f"There is no {submission}: expected a folder or a notebook.")
+    inside = path / "notebooks" if (path / "notebooks").is_dir() else path
+    found = _by_length(inside.glob("[0-9][0-9]-*.ipynb"))
+    return path.name, {int(file.name[:2]): file for file in found}
 
 
 def _by_length(files: Iterator[Path]) -> list[Path]:
@@ -173,8 +175,10 @@ def _by_length(files: Iterator[Path]) -> list[Path]:
 
 
 def _grade_one(
-    attendee: str, notebook: Path, exercise: str, seconds: float, over: threading.Event
+    attendee: str, notebook: Path | None, exercise: str, seconds: float, over: threading.Event
 ) -> Grade:
+    if notebook is None:
+        return Grade(attendee, exercise, False, "The notebook is missing.")
     scratch = Path(tempfile.mkdtemp(prefix="grade-"))
     try:
         if problem := _copy(notebook, scratch / "submitted.ipynb"):
