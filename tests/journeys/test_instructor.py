@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
 from multistage.lab import backup
+from multistage.lab.state import NotebookState
 from tests.lab import test_reset
 from tests.lab.test_reset import DIRT, backed_up, contents, users_work
 
@@ -50,7 +52,7 @@ def test_thirty_seats_are_created_watched_and_reset(course, tmp_path):
     told = {row["seat"]: row["notebooks"]["01-one"] for row in seats("status", "--root", room)}
     expected = {f.name: DIRT[d] for f, d in zip(folders, DIRT, strict=False)}
     assert {name: told[name] for name in expected} == expected
-    assert set(told.values()) == {"pristine", "edited", "missing", "unreadable"}
+    assert set(told.values()) == set(get_args(NotebookState))
 
     rows = seats("reset", "--root", room, "--course", course, "--yes")
     kept = {row["seat"]: row["backups"] for row in rows}

@@ -14,7 +14,7 @@ from tests.conftest import COURSE
 
 def test_this_machine_is_told_line_by_line():
     ended = subprocess.run(
-        [sys.executable, "-m", "multistage.lab", "doctor", "--json", "--root", COURSE],
+        [sys.executable, "-m", "multistage.lab", "doctor", "--deep", "--json", "--root", COURSE],
         capture_output=True,
         text=True,
         timeout=60,
@@ -23,6 +23,8 @@ def test_this_machine_is_told_line_by_line():
     assert findings["Python"]["state"] == "ok"
     assert findings["Triton server"]["state"] == "ok"
     assert findings["libpython"]["state"] == "ok"
+    assert "ready after" in findings["Triton starts"]["found"]
+    assert " sees " in findings["TensorFlow"]["found"]
     broken = [one for one in findings.values() if one["state"] == "broken"]
     assert ended.returncode == bool(broken)
     assert all(one["mend"] for one in findings.values() if one["state"] == "broken")

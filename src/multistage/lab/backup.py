@@ -24,13 +24,12 @@ from datetime import datetime
 from pathlib import Path
 
 from multistage.errors import CourseError
-from multistage.lab.state import pristine_notebooks, read_json
+from multistage.lab.state import OWN, pristine_notebooks, read_json
 from multistage.workspace import CHECKING, PRISTINE, PROGRESS
 
 BACKUPS = Path("workspace") / "backups"
 LIST = "backup.json"
 _ASIDE = ".reset-"
-_OWN = stat.S_IRUSR | stat.S_IWUSR
 _GIVEN = (PRISTINE.name, "images")  # in notebooks/: of the course, but people put things there
 
 
@@ -91,7 +90,7 @@ def plan_reset(course: Path, numbers: list[int] | None = None, source: Path | No
             missing.append(file.relative_to(course))
         elif file.is_symlink() or not same(file, pristine):
             changed.append(file.relative_to(course))
-        elif file.stat().st_mode & _OWN != _OWN:
+        elif file.stat().st_mode & OWN != OWN:
             missing.append(file.relative_to(course))
     added = []
     for item in sorted((course / "notebooks").iterdir()):

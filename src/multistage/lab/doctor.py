@@ -241,17 +241,19 @@ def triton_starts(course: Path) -> Finding:
 
 
 def tensorflow_devices(course: Path) -> Finding:
-    """What TensorFlow itself can use."""
+    """The GPUs that TensorFlow itself can use, where the driver reports one."""
+    from multistage.lab.runner import device
     from multistage.notebook import quiet
 
     quiet()
     import tensorflow as tf
 
-    names = [device.name for device in tf.config.list_physical_devices()]
-    found = f"{tf.__version__} sees {', '.join(names)}"
-    if tf.config.list_physical_devices("GPU"):
-        found += ". The labs can use it: make run PROFILE=gpu"
-    return Finding("TensorFlow", "ok", found)
+    seen = [gpu.name for gpu in tf.config.list_physical_devices("GPU")]
+    found = f"{tf.__version__} sees {', '.join(seen) or 'no GPU'}"
+    if seen:
+        return Finding("TensorFlow", "ok", f"{found}. To use it: make run PROFILE=gpu")
+    mend = "The labs run on the CPU. To use the GPU: make setup PROFILE=gpu"
+    return Finding("TensorFlow", "ok" if device() == "cpu" else "note", found, mend)
 
 
 def _installed(name: str) -> str | None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from multistage.errors import CourseError
 from multistage.profiles import PROFILES
 from multistage.workspace import PRISTINE, PROGRESS, ArtifactError, Workspace
 
-NotebookState = Literal["pristine", "edited", "missing", "unreadable"]
+NotebookState = Literal["pristine", "edited", "read-only", "missing", "unreadable"]
+OWN = stat.S_IRUSR | stat.S_IWUSR  # what its owner needs to read a file and save it
 VERIFIED_BYTES = 200_000_000  # larger artifacts are not read through for a quick look
 LOOKED_AT_BYTES = 50_000_000  # nor are larger notebooks, whose outputs ran wild
 
@@ -42,7 +44,7 @@ def pristine_notebooks(course: Path) -> dict[str, Path]:
     Raises:
         CourseError: if the course has none, or one is damaged.
     """
-    again = "Make them with: lab build --no-execute"
+    again = "Make them with: lab build --no-execute; in a seat: lab seats reset"
     found = {file.stem: file for file in sorted((course / PRISTINE).glob("*.ipynb"))}
     if not found:
         raise CourseError(f"The pristine notebooks in {PRISTINE} are missing. {again}")
@@ -154,7 +156,9 @@ def _state(file: Path, pristine: list[dict[str, Any]]) -> NotebookState:
         same = [_text(c) for c in read_json(file)["cells"]] == [_text(c) for c in pristine]
     except (OSError, ValueError, TypeError, KeyError):
         return "unreadable"
-    return "pristine" if same else "edited"
+    if file.stat().st_mode & OWN != OWN:
+        return "read-only"
+    return "pristine" if same and not file.is_symlink() else "edited"
 
 
 def _text(cell: dict[str, Any]) -> tuple[str, str]:
