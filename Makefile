@@ -25,7 +25,7 @@ test: $(GPU:gpu=driver) $(READY) $(GPU) lint
 	pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST)
 
 lab: $(READY)
-	jupyter lab --ip 127.0.0.1 --notebook-dir notebooks
+	jupyter lab --ip 127.0.0.1 --notebook-dir notebooks $(JUPYTER)
 
 notebooks: $(READY)
 	lab build

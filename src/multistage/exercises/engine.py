@@ -75,8 +75,8 @@ def check(exercise: str, answer: Callable[..., Any]) -> None:
         Card(
             "open",
             f"{name}. Not filled in yet",
-            "Replace the line with NotImplementedError by your answer, run the cell, and check "
-            "again.",
+            "Replace the line with NotImplementedError by your answer, run its cell until it shows "
+            "no error, and check again.",
             footer=_way_on(task.id, entry.failures),
         ).show()
         raise Unfilled(name) from None
@@ -201,7 +201,7 @@ def _raised(error: BaseException, answer: Callable[..., Any], printed: Printed) 
     elif line:
         message = f"It raised {said}"
         if isinstance(error, NameError):
-            message += ". Is it spelt right? After a restart, run the cells above first."
+            message += ". Is it spelt right, and imported? After a restart run the cells above."
     elif isinstance(error, TypeError) and re.search(r"\bargument", str(error)):
         message = f"It cannot be called as the exercise says: {error}. Keep its line with def."
     else:
