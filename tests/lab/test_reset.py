@@ -446,7 +446,7 @@ def test_the_command_line_asks_before_it_touches_anything(course):
         os.path.basename(said["backup"]): ["notebooks/01-one.ipynb"]
     }
     code, said = lab(course, "restore", "latest")
-    assert said["restored"] == ["notebooks/01-one.ipynb"]
+    assert said == {"restored": ["notebooks/01-one.ipynb"], "backup": None}
     assert "42" in one(course).read_text()
 
 

@@ -163,7 +163,7 @@ def list_backups(course: Path) -> dict[str, list[str]]:
 
 
 def restore(course: Path, name: str) -> tuple[list[str], Path | None]:
-    """Put the files of a backup back; what they replace is backed up first.
+    """Put the files of a backup back; what they replace is backed up first, if it is not pristine.
 
     Args:
         course: the course.
@@ -198,7 +198,8 @@ def restore(course: Path, name: str) -> tuple[list[str], Path | None]:
         if os.path.lexists(course / parent) and not (course / parent).is_dir()
     }
     replaced += sorted(in_the_way)
-    kept = back_up(course, replaced) if replaced else None
+    work = [item for item in replaced if not same(course / item, course / PRISTINE / item.name)]
+    kept = back_up(course, work) if work else None
     for parent in in_the_way:
         remove(course / parent)
     for file in sums:
