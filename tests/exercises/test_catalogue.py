@@ -32,7 +32,9 @@ def catalogue(section):
 
 
 WRONG = [
-    pytest.param(exercise, answer, said, id=f"{exercise}-{name}")
+    pytest.param(
+        exercise, answer, said, [s for *_, s in answers if s != said], id=f"{exercise}-{name}"
+    )
     for section in SECTIONS
     for exercise, answers in catalogue(section.number).items()
     for name, answer, said in answers
@@ -56,6 +58,7 @@ def test_an_exercise_has_hints_and_wrong_answers(exercise):
     wrong = catalogue(exercise.section).get(exercise.id, [])
     assert len(wrong) >= 3
     assert len({answer for _, answer, _ in wrong}) == len(wrong)
+    assert len({said for *_, said in wrong}) == len(wrong)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
@@ -116,11 +119,12 @@ def test_an_answer_that_spoils_its_inputs_does_no_harm(exercise):
     assert not said or "changed" in said
 
 
-@pytest.mark.parametrize(("exercise", "answer", "said"), WRONG)
-def test_a_wrong_answer_is_refused_with_its_own_message(exercise, answer, said):
+@pytest.mark.parametrize(("exercise", "answer", "said", "to_others"), WRONG)
+def test_a_wrong_answer_is_refused_with_its_own_message(exercise, answer, said, to_others):
     with pytest.raises(Wrong) as refused:
         probe(EXERCISES[exercise], answer)
     assert said in refused.value.message
+    assert [other for other in to_others if other in refused.value.message] == []
 
 
 def test_every_catalogued_exercise_exists():

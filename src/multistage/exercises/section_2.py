@@ -26,6 +26,18 @@ def check_out_of_fold(answer: Callable[..., np.ndarray], rng: np.random.Generato
             "(1 + 2 * 0.5) / (1 + 2) for the first row",
             f"{got[0]:.4g}",
         )
+    if np.allclose(got, [(1 + 1) / 4, (1 + 1) / 4, (1 + 1) / 3, (0 + 1) / 3]):
+        raise Wrong(
+            "This is the mean over the row's own fold: take the other folds.",
+            "(1 + 2 * 0.5) / (1 + 2) for the first row",
+            f"{got[0]:.4g}",
+        )
+    if np.allclose(got, [(1 + 1) / 4, (2 + 1) / 4, (1 + 1) / 4, (0 + 1) / 2]):
+        raise Wrong(
+            "Only the row itself is left out: another row of its fold still gives it away.",
+            "(1 + 2 * 0.5) / (1 + 2) for the first row",
+            f"{got[0]:.4g}",
+        )
     right = np.array([(1 + 1) / 3, (1 + 1) / 3, (1 + 1) / 4, (0 + 1) / 2])
     others = np.array([1.0, 1.0, 0.5, np.nan])
     if np.allclose(got[:3], others[:3]):

@@ -25,6 +25,10 @@ def check_pairwise_dots(answer: Callable[..., Any], rng: np.random.Generator) ->
         )
     if got.shape == (3,):
         raise Wrong("The batch comes first.", (1, 3), got.shape)
+    if got.shape == (1, 3, 2):
+        raise Wrong("A dot product is one number: add up its coordinates.", (1, 3), got.shape)
+    if np.array_equal(got, [[15.0, 0.0, 2.0]]):
+        raise Wrong("The pairs come in another order than 01, 02, 12.", [2, 0, 15], got[0])
     array(got, np.array([[2.0, 0.0, 15.0]]), "The products of (1, 0), (2, 3) and (0, 5)")
     for _ in range(5):
         batch, n, size = (int(x) for x in rng.integers(2, 7, 3))
@@ -167,13 +171,21 @@ def check_draw_negatives(answer: Callable[..., Any], rng: np.random.Generator) -
         expected = np.where(np.arange(products) == positive, 0, weights)
         expected /= expected.sum()
         share = np.bincount(drawn[rows].ravel(), minlength=products) / drawn[rows].size
-        # six standard errors: a right sampler fails once in a hundred million
-        bound = 6 * np.sqrt(expected * (1 - expected) / drawn[rows].size) + 1e-9
-        if np.any(bad := np.abs(share - expected) > bound):
-            product = int(np.argmax(bad))
+        far = _far(share, expected, drawn[rows].size)
+        if far.any():
+            product = int(np.argmax(far))
+            allowed, moved = expected > 0, weights / weights.sum()
+            evenly, as_logits = allowed / allowed.sum(), allowed * np.exp(weights)
+            as_logits /= as_logits.sum()
+            said = "Products do not come in proportion to their weights"
+            if not _far(share, evenly, drawn[rows].size).any():
+                said = "All products are drawn equally often: the weights are not used"
+            elif not _far(share, as_logits, drawn[rows].size).any():
+                said = "The weights are taken for logits: give their logarithm"
+            elif _far(share, moved, drawn[rows].size).sum() == 2:  # the positive, and one more
+                said = "One product stands in for the positive: its chance belongs to all others"
             raise Wrong(
-                f"Products do not come in proportion to their weights (rows that bought "
-                f"{positive}, product {product}).",
+                f"{said} (rows that bought {positive}, product {product}).",
                 f"{expected[product]:.3f} of the draws",
                 f"{share[product]:.3f}",
             )
@@ -181,6 +193,11 @@ def check_draw_negatives(answer: Callable[..., Any], rng: np.random.Generator) -
         raise Wrong("The same seed gave other draws.", "the same draws", "others")
     if np.array_equal(drawn, draw(2)):
         raise Wrong("Another seed gave the same draws.", "other draws", "the same")
+
+
+def _far(share: np.ndarray, expected: np.ndarray, draws: int) -> np.ndarray:
+    """Which shares are off by six standard errors: a right one once in a hundred million."""
+    return np.abs(share - expected) > 6 * np.sqrt(expected * (1 - expected) / draws) + 1e-9
 
 
 def check_coverage(answer: Callable[..., Any], rng: np.random.Generator) -> None:

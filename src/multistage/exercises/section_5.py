@@ -13,13 +13,13 @@ from multistage.exercises.expect import array, same_type
 
 def check_filter(answer: Callable[..., np.ndarray], rng: np.random.Generator) -> None:
     """Two users who have seen different things, short rows, gaps; then random requests."""
-    candidates = np.array([[10, 20, 30, 40], [10, 20, 30, 40], [50, 60, -1, -1]])
+    candidates = np.array([[10, 20, 30, 40], [30, 20, 10, 40], [50, 60, -1, -1]])
     seen = [np.array([10, 30]), np.array([40]), np.array([60, 70])]
     got = answer(candidates.copy(), [row.copy() for row in seen], 2)
     same_type(got, np.ndarray)
     if got.shape != (3, 2):
         raise Wrong("One row a user is wanted, `keep` wide.", (3, 2), got.shape)
-    right = np.array([[20, 40], [10, 20], [50, -1]])
+    right = np.array([[20, 40], [30, 20], [50, -1]])
     union = np.array([[20, -1], [20, -1], [50, -1]])
     if np.array_equal(got, union):
         raise Wrong(
@@ -33,6 +33,14 @@ def check_filter(answer: Callable[..., np.ndarray], rng: np.random.Generator) ->
             raise Wrong(f"User {row} is offered what this user has seen.", right[row], got[row])
     if (got[2] == 0).any():
         raise Wrong("Empty places hold -1: 0 could be a product.", right[2], got[2])
+    if np.array_equal(got, [[20, -1], [30, 20], [50, -1]]):
+        raise Wrong(
+            "A place is empty although a candidate is left: filter first, cut to `keep` after.",
+            right[0],
+            got[0],
+        )
+    if np.array_equal(got, [[20, 40], [10, 20], [50, -1]]):
+        raise Wrong("The candidates keep their order, best first.", right[1], got[1])
     array(got, right, "The result for three users")
 
     nothing = answer(candidates.copy(), [candidates[0], candidates[0], candidates[2]], 3)
@@ -77,6 +85,14 @@ def check_fill(answer: Callable[..., np.ndarray], rng: np.random.Generator) -> N
         raise Wrong("A product stands twice in one row.", right[0], got[0])
     if (got == -1).any():
         raise Wrong("Gaps are left although popular products are there.", right, got)
+    if np.array_equal(got[0, 2:], [8, 7]):
+        raise Wrong("`popular` begins with the most popular product: take it first.", 3, got[0, 2])
+    if np.array_equal(got[2], [3, 4, 5, 6]):
+        raise Wrong(
+            "A new user misses what others have seen: look at each user's own list.",
+            right[2],
+            got[2],
+        )
     array(got, right, "The result for three users")
 
     few = answer(np.full((1, 4), -1), [np.array([2])], np.array([1, 2, 3]))
@@ -126,12 +142,21 @@ def check_sample(answer: Callable[..., np.ndarray], rng: np.random.Generator) ->
     if any(one != again[0] for one in again):
         raise Wrong("The same `rng` gave different draws: take all chance from `rng`.")
     if (first[:, 0] == first[0, 0]).all():
-        raise Wrong("The first draw is always the same candidate: nothing is drawn at random.")
-
-    if (first[:, 0] == 3).mean() > (first[:, 0] == 0).mean():
+        before = (one := np.random.default_rng(1)).bit_generator.state
+        answer(logits.copy(), 1.0, 1, one)
         raise Wrong(
-            "The worst candidate is drawn more often than the best: the order is turned round. "
-            "Is something divided by a negative sum, or sorted the other way?"
+            "The first draw is always the same candidate: nothing is drawn at random."
+            if one.bit_generator.state == before
+            else "The same noise for all candidates changes nothing: draw one number for each."
+        )
+
+    if _is_turned(first[:, 0]):
+        positive = _draws(answer, logits + 4.0, 1.0, 1, rng)[:, 0]
+        raise Wrong(
+            "The worst candidate is drawn most often: is it sorted the other way?"
+            if _is_turned(positive)
+            else "Where the logits add up to less than 0 the worst candidate is drawn most often: "
+            "do not divide by their sum."
         )
     hot = _draws(answer, logits, 3.0, 1, rng)[:, 0]
     cold = _draws(answer, logits, 0.3, 1, rng)[:, 0]
@@ -139,6 +164,12 @@ def check_sample(answer: Callable[..., np.ndarray], rng: np.random.Generator) ->
     if best[0] < best[1]:
         raise Wrong(
             "A low temperature makes the best candidate rarer: divide by the temperature.",
+            "0.97 of draws at 0.3, 0.41 at 3",
+            f"{best[0]:.2f} at 0.3, {best[1]:.2f} at 3",
+        )
+    if abs(best[0] - best[1]) < 0.1:
+        raise Wrong(
+            "The temperature changes nothing: divide the logits by it before noise is added.",
             "0.97 of draws at 0.3, 0.41 at 3",
             f"{best[0]:.2f} at 0.3, {best[1]:.2f} at 3",
         )
@@ -159,6 +190,10 @@ def check_sample(answer: Callable[..., np.ndarray], rng: np.random.Generator) ->
             [1],
             top,
         )
+
+
+def _is_turned(draws: np.ndarray) -> bool:
+    return (draws == 3).mean() > (draws == 0).mean()
 
 
 def _draws(
@@ -200,6 +235,8 @@ def check_budget(answer: Callable[..., dict[str, str]], rng: np.random.Generator
         "score": {"small": (1.0, 0.0), "large": (4.0, 0.04)},
         "order": {"plain": (0.0, 0.0), "diverse": (2.0, 0.02)},
     }
+    if choose(stages, 2.0) is None:
+        raise Wrong("To use all of the budget is allowed: 2 ms are enough for the first options.")
     got = choose(stages, 6.0)
     same_type(got, dict)
     if set(got) != set(stages):
@@ -208,6 +245,8 @@ def check_budget(answer: Callable[..., dict[str, str]], rng: np.random.Generator
     if cost > 6.0:
         raise Wrong("The choice exceeds the budget.", "at most 6 ms", f"{cost:g} ms")
     right = {"retrieve": "500", "score": "small", "order": "diverse"}
+    if cost == 2.0:
+        raise Wrong("4 of 6 ms are left: spend them, a gain counts.", right, got)
     if _price(stages, got)[1] < 0.05 - 1e-9:
         raise Wrong(
             "There is a better choice within 6 ms: all stages share the budget, so compare whole "
@@ -217,9 +256,6 @@ def check_budget(answer: Callable[..., dict[str, str]], rng: np.random.Generator
         )
     if choose(stages, 1.9) is not None:
         raise Wrong("No combination fits into 1.9 ms: return None.", None, choose(stages, 1.9))
-    exact = choose(stages, 2.0)
-    if exact is None:
-        raise Wrong("To use all of the budget is allowed: 2 ms are enough for the cheapest.")
     alone = {"score": {"small": (1.0, 0.01), "large": (5.0, 0.04)}}
     if choose(alone, 10.0) != {"score": "large"}:
         raise Wrong(

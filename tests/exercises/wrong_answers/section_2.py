@@ -113,9 +113,9 @@ WRONG = {
     "2.1": [
         ("own row included", encode_with_own_row, "own fold is in its mean"),
         ("not smoothed", encode_without_smoothing, "not smoothed"),
-        ("leave one out", encode_leave_one_out, "wrong value"),
+        ("leave one out", encode_leave_one_out, "Only the row itself"),
         ("one value a key", encode_one_value_a_key, "One value a row"),
-        ("own fold only", encode_own_fold_only, "wrong value"),
+        ("own fold only", encode_own_fold_only, "the row's own fold: take"),
     ],
     "2.2": [
         ("no multiple of 4", size_not_rounded, "no multiple of 4"),

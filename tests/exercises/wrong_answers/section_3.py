@@ -28,7 +28,7 @@ def dots_lower_triangle(vectors):
 def dots_elementwise(vectors):
     vectors = np.asarray(vectors)
     first, second = np.triu_indices(vectors.shape[1], 1)
-    return (vectors[:, first] * vectors[:, second]).max(axis=2)
+    return vectors[:, first] * vectors[:, second]
 
 
 def dots_without_batch(vectors):
@@ -220,8 +220,8 @@ WRONG = {
     "3.1": [
         ("with the diagonal", dots_with_diagonal, "no pair with itself"),
         ("the whole matrix", dots_whole_matrix, "Each pair once"),
-        ("another order", dots_lower_triangle, "wrong value"),
-        ("elementwise", dots_elementwise, "wrong value"),
+        ("another order", dots_lower_triangle, "another order"),
+        ("elementwise", dots_elementwise, "is one number"),
         ("without the batch", dots_without_batch, "batch comes first"),
     ],
     "3.2": [
@@ -241,14 +241,14 @@ WRONG = {
         ("with gradient", weight_with_gradient, "gradient goes through"),
     ],
     "3.4": [
-        ("the positive too", negatives_with_positives, "its own negative"),
-        ("uniform", negatives_uniform, "in proportion"),
+        ("the positive too", negatives_with_positives, "came as its own negative"),
+        ("uniform", negatives_uniform, "the weights are not used"),
         ("nobody's positive", negatives_without_anybodys_positive, "each row's own only"),
-        ("the next product instead", negatives_with_the_next_product, "in proportion"),
+        ("the next product instead", negatives_with_the_next_product, "stands in for the positive"),
         ("one set for the batch", negatives_shared, "its own negatives"),
         ("one draw repeated", negatives_repeated, "same product"),
         ("always the same", negatives_of_one_seed, "Another seed"),
-        ("weights as logits", negatives_of_logits, "in proportion"),
+        ("weights as logits", negatives_of_logits, "taken for logits"),
     ],
     "3.5": [
         ("mean over batches", CoverageOverBatches, "mean over batches"),
