@@ -36,7 +36,7 @@ events = None
 
 # %%
 from multistage import datasets
-from multistage.notebook import quiet, record
+from multistage.notebook import build, quiet, record
 from multistage.workspace import Workspace
 
 quiet()
@@ -208,6 +208,7 @@ def train_two_tower(rows):
         shuffle=True,
         drop_last=True,  # RecallAt(10) fails on a last batch of fewer than ten rows
     )
+    build(model, loader)
     # to sort every batch for a metric costs more than the step itself: look at each fiftieth
     return model, model.fit(
         loader, epochs=settings.retrieval_epochs, train_metrics_steps=50, verbose=0
@@ -241,8 +242,8 @@ def user_loader(rows):
 top_k = two_tower.to_top_k_encoder(item_set, k=10, batch_size=2_048)
 top_k.compile()
 valid_users = encode_users(data.train, valid_task.user_ids)
-found = top_k.predict(user_loader(valid_users), verbose=0)
-pd.DataFrame(found.identifiers[:3]).rename_axis("person").rename(columns=lambda place: place + 1)
+found = top_k.predict(user_loader(valid_users.head(3)), verbose=0)
+pd.DataFrame(found.identifiers).rename_axis("person").rename(columns=lambda place: place + 1)
 
 # %% [markdown]
 # The encoder answers with product codes. It does not know what a person has seen. To judge many
@@ -350,7 +351,7 @@ print("multistage: ", round(retrieval_recall, 4))
 #
 # A log of purchases says what people took, never what they passed over. Every retrieval model has
 # to invent its negatives, and how it invents them decides more than how many layers it has. We keep
-# the towers, the data and the budget, and change this one thing.
+# the towers, the data and the budget, half of the purchases once, and change this one thing.
 #
 # The judge is the validation month, over the whole catalogue: recall@100 for everybody, for the
 # **head** (the most bought fifth of the products), for the **tail** (the rest), and for people
@@ -498,13 +499,14 @@ class BatchesBefore(CandidateSampler):
 # %%
 from functools import partial
 
-trial_batch = min(1_024, len(positives) // 8)
-retrieval_set = Dataset(positives[retrieval_schema.column_names], schema=retrieval_schema)
+trial = positives[retrieval_schema.column_names].sample(frac=0.5, random_state=settings.seed)
+trial_batch = min(settings.retrieval_batch_size, len(trial) // 8)
+retrieval_set = Dataset(trial, schema=retrieval_schema)
 n_sampled = len(items) // 3
 
 
 def train(samplers, post=None, temperature=1.0, logq=False, normalise=False):
-    """Two towers after one epoch; `samplers` makes the negatives from the item tower."""
+    """Two towers after one epoch on the trial; `samplers` makes negatives from the item tower."""
     tf.keras.utils.set_random_seed(settings.seed)
     query, candidate = tower(user_schema), tower(item_schema)
     if normalise:
@@ -523,12 +525,9 @@ def train(samplers, post=None, temperature=1.0, logq=False, normalise=False):
         ),
     )
     model.compile(optimizer=tf.keras.optimizers.Adam(1e-2), metrics=[mm.RecallAt(10)])
-    model.fit(
-        mm.Loader(retrieval_set, batch_size=trial_batch, shuffle=True, drop_last=True),
-        epochs=1,
-        train_metrics_steps=0,  # sorting every batch for a metric costs more than the step
-        verbose=0,
-    )
+    loader = mm.Loader(retrieval_set, batch_size=trial_batch, shuffle=True, drop_last=True)
+    build(model, loader)
+    model.fit(loader, epochs=1, train_metrics_steps=0, verbose=0)
     return model
 
 
@@ -623,12 +622,9 @@ factorisation = mm.MatrixFactorizationModelV2(
     ),
 )
 factorisation.compile(optimizer=tf.keras.optimizers.Adam(1e-2), metrics=[mm.RecallAt(10)])
-trained = factorisation.fit(
-    mm.Loader(retrieval_set, batch_size=trial_batch, shuffle=True, drop_last=True),
-    epochs=1,
-    train_metrics_steps=0,
-    verbose=0,
-)
+loader = mm.Loader(retrieval_set, batch_size=trial_batch, shuffle=True, drop_last=True)
+build(factorisation, loader)
+trained = factorisation.fit(loader, epochs=1, train_metrics_steps=0, verbose=0)
 
 # %%
 tf.keras.utils.set_random_seed(settings.seed)
@@ -646,7 +642,7 @@ youtube.compile(optimizer=tf.keras.optimizers.Adam(1e-2), metrics=[mm.RecallAt(1
 predict_last = mm.SequencePredictLast(schema=history_schema, target="history")
 trained = youtube.fit(
     mm.Loader(
-        Dataset(histories, schema=history_schema),
+        Dataset(histories.sample(frac=0.5, random_state=settings.seed), schema=history_schema),
         batch_size=trial_batch,
         shuffle=True,
         drop_last=True,
@@ -658,35 +654,27 @@ trained = youtube.fit(
 )
 
 # %% [markdown]
-# `to_top_k_encoder` turns each into the same thing: people in, codes and scores out. The towers
-# and the factorisation take the catalogue to encode; YouTube DNN has its products' vectors in its
-# output layer already, the three reserved codes among them, which we drop.
+# The factorisation is judged by its vectors, like the towers. YouTube DNN has a network for people
+# only; its products' vectors are the weights of its output layer. `to_top_k_encoder` knows that,
+# and finds the three reserved codes among them, which we drop.
 
 # %%
 position = pd.Series(np.arange(len(items)), index=items["product"])
-item_set = Dataset(items, schema=item_schema)
+k = min(300, len(items))
+encoder = youtube.to_top_k_encoder(k=k, batch_size=4_096)
+encoder.compile()
+people = Dataset(so_far, schema=history_schema)
+found = encoder.predict(mm.Loader(people, batch_size=4_096, shuffle=False), verbose=0)
+row, column = np.repeat(np.arange(len(so_far)), k), position.reindex(found.identifiers.ravel())
+known = column.notna().to_numpy()
+youtube_scores = np.full((len(so_far), len(items)), -np.inf)
+youtube_scores[row[known], column[known].astype(int)] = found.scores.ravel()[known]
 
-
-def top_k_scores(model, people, candidates=None):
-    """What `to_top_k_encoder` finds, laid out as people by products."""
-    k = min(300, len(items))
-    encoder = model.to_top_k_encoder(candidates, k=k, batch_size=4_096)
-    encoder.compile()
-    found = encoder.predict(mm.Loader(people, batch_size=4_096, shuffle=False), verbose=0)
-    column = position.reindex(found.identifiers.ravel()).to_numpy()
-    row = np.repeat(np.arange(len(found.scores)), k)
-    known = ~np.isnan(column)
-    scores = np.full((len(found.scores), len(items)), -np.inf)
-    scores[row[known], column[known].astype(int)] = found.scores.ravel()[known]
-    return scores
-
-
-people = Dataset(valid_users, schema=user_schema)
 architectures = {
     "most bought": judge(np.tile(times_bought, (len(valid_task.user_ids), 1))),
-    "matrix factorisation": judge(top_k_scores(factorisation, people, item_set)),
-    "two towers": judge(top_k_scores(negatives["in-batch, log-Q"], people, item_set)),
-    "YouTube DNN": judge(top_k_scores(youtube, Dataset(so_far, schema=history_schema))),
+    "matrix factorisation": judge(catalogue_scores(factorisation)),
+    "two towers": judge(catalogue_scores(negatives["in-batch, log-Q"])),
+    "YouTube DNN": judge(youtube_scores),
 }
 
 # %% [markdown]
@@ -931,6 +919,7 @@ def train_ranker(rows):
     )
     model.compile(optimizer=tf.keras.optimizers.Adam(5e-3), metrics=[tf.keras.metrics.AUC()])
     loader = mm.Loader(Dataset(rows, schema=ranker_schema), batch_size=1_024, shuffle=True)
+    build(model, loader)
     model.fit(loader, epochs=settings.ranking_epochs, train_metrics_steps=50, verbose=0)
     return model
 
@@ -1352,9 +1341,9 @@ import faiss
 
 producer = "04-retrieval-and-ranking"
 with workspace.write("export/query_tower", producer) as folder:
-    two_tower.query_encoder.save(str(folder))
+    two_tower.query_encoder.save(str(folder), include_optimizer=False)
 with workspace.write("export/ranker", producer) as folder:
-    ranker.save(str(folder))
+    ranker.save(str(folder), include_optimizer=False)
 
 product_ids = task.product_ids
 products = products.astype("float32")
