@@ -877,8 +877,8 @@ print(f"{len(hard_rows):,} rows, {hard_rows['target'].mean():.1%} of them bought
 # %% [markdown]
 # What would **random** negatives do, drawn from the whole catalogue as in most tutorials? We train
 # the same ranker on both: what people bought, and for each person the same number of negatives,
-# drawn from real candidates or from random lists. A fifth of the people is kept aside to tell which
-# is better.
+# drawn from real candidates or from random lists. Half of the people are kept aside to tell which is
+# better.
 
 # %%
 rng = np.random.default_rng(settings.seed)
@@ -886,7 +886,7 @@ random_lists = valid_task.top_k(
     rng.random(valid_task.relevant.shape) + valid_task.relevant.toarray(), settings.candidates
 )
 random_rows = ranking_rows(valid_task, valid_users, valid_moments, valid_opinions, random_lists)
-aside = rng.random(len(candidates)) < 0.2
+aside = rng.random(len(candidates)) < 0.5
 rows_of = valid_task.relevant
 bought = [set(row) for row in np.split(rows_of.indices, rows_of.indptr[1:-1])]
 
@@ -1107,8 +1107,8 @@ check("4.4", choose_index)
 #
 # Everything is chosen: epochs, regularisation, which ranker. Now retrieval is fitted again on
 # **all that is known when the test month begins**, training and validation together, and so are its
-# peers. The ranker learns once more from everybody, the fifth included; its lists stay those of the
-# validation month, whose scores were honest.
+# peers. The ranker learns once more from everybody, the half kept aside included; its lists stay
+# those of the validation month, whose scores were honest.
 
 # %%
 known = data.with_validation()

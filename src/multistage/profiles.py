@@ -21,7 +21,7 @@ class Profile:
     retrieval_epochs: int = 3
     retrieval_learning_rate: float = 4e-3
     ranking_epochs: int = 3
-    negatives: int = 20  # a person, when a ranker is trained for a pipeline
+    negatives: int = 40  # a person, when a ranker is trained for a pipeline
     tree_device: str = "cpu"  # XGBoost's; it does not look for a GPU by itself
     # serving
     candidates: int = 100  # products that retrieval hands to the next stage
