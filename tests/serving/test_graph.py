@@ -272,6 +272,22 @@ def test_a_full_disk_leaves_the_last_export_as_it_was(workspace, graph):
     assert not [f for f in folder.parent.iterdir() if f.name.startswith(".full_disk")]
 
 
+def test_of_two_exports_at_once_one_wins_whole(workspace, graph):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from multistage.serving.runtime import ServingRuntime, load_graph
+
+    def export(_):
+        with workspace.write("serving/raced", producer="05-deployment") as folder:
+            graph.export(folder, runtime=ServingRuntime())
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(export, range(6)))
+    folder = workspace.read("serving/raced")
+    assert load_graph(folder / "recommender" / "1").output_schema == graph.output_schema
+    assert not [f for f in folder.parent.iterdir() if f.name.startswith(".raced")]
+
+
 def test_a_truncated_export_of_section_4_is_refused_before_it_is_gathered(workspace, repository):
     from multistage.serving.prepare import gather_exports
     from multistage.workspace import ArtifactError

@@ -2,22 +2,33 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
+import pandas as pd
 import pytest
-from conftest import NOON
+from conftest import CANDIDATES, NOON
+from standin import QUERY_DIM, write_index
 
 from multistage.serving.client import Client
+from multistage.serving.graph import four_stages
 from multistage.serving.runtime import ServingRuntime
 
 
 @pytest.fixture(scope="module")
-def exported(workspace, graph):
+def exported(workspace, exports, tmp_path_factory):
+    """Lab 5's export, with an index that has fewer products than a user is offered."""
+    few = tmp_path_factory.mktemp("few") / "inputs"
+    shutil.copytree(exports, few)
+    items = pd.read_parquet(exports / "item_features" / "item_features.parquet")
+    ids = items["product_id"].to_numpy()[5:7]
+    write_index(few / "index" / "index.faiss", np.ones((2, QUERY_DIM), "float32"), ids)
     with workspace.write("serving/model_repository", producer="05-deployment") as folder:
-        graph.export(folder, runtime=ServingRuntime())
+        four_stages(few, CANDIDATES).export(folder, runtime=ServingRuntime())
     return workspace
 
 
@@ -40,7 +51,10 @@ def test_it_serves_says_so_when_the_server_is_killed_and_ends(exported, user_fea
         ready = json.loads(line)
         with Client(ready["grpc"]) as client:
             users = user_features["user_id"].to_numpy()[:2]
-            assert client.recommend(users, time=NOON).marks == ["personal"] * 2
+            reply = client.recommend(users, time=NOON)
+            assert reply.marks == ["personal"] * 2
+            assert (reply.ordered_ids > 0).all()
+            assert all(np.unique(row).size == row.size for row in reply.ordered_ids)
         os.kill(ready["pid"], signal.SIGKILL)
         _, errors = process.communicate(timeout=60)
     finally:

@@ -9,6 +9,7 @@ import time
 from datetime import UTC, datetime
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import NOON
 
@@ -16,6 +17,7 @@ from multistage.serving.client import Client
 from multistage.serving.feature_store import (
     OnlineUserFeatures,
     create_repository,
+    push,
     push_purchase,
     redis,
 )
@@ -97,6 +99,23 @@ def test_a_purchase_changes_the_next_answer(server, live, user_features, ask):
     # what was bought also speaks for its neighbours, so the order of the others may change
     assert len(set(after.tolist())) == len(after) == 10
     assert not set(after) & set(user_features["seen"].iloc[7])
+
+
+def test_somebody_who_has_bought_everything_gets_nothing_and_a_neighbour_all(
+    server, live, user_features, workspace
+):
+    items = pd.read_parquet(workspace.read("export/item_features") / "item_features.parquet")
+    row = user_features.iloc[[8]].copy()
+    row.at[row.index[0], "seen"] = items["product_id"].tolist()
+    push(live, row)
+    users = user_features["user_id"].to_numpy()[8:10]
+    with Client(server.grpc_url) as client:
+        reply = client.recommend(users, time=NOON)
+    push(live, user_features.iloc[[8]])
+    assert reply.marks == ["personal"] * 2
+    assert (reply.ordered_ids[0] == -1).all()
+    assert np.isnan(reply.ordered_scores[0]).all()
+    assert (reply.ordered_ids[1] > 0).all()
 
 
 def test_killed_under_load_degrades_every_answer_loses_none_and_recovers(

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from multistage.serving.client import _whole
 from multistage.serving.request import RequestError, check_request
 
 
@@ -48,3 +49,27 @@ def test_what_cannot_be_answered_is_refused_in_words(bad, words):
 
 def test_ten_thousand_users_are_allowed():
     assert check(users=10_000)[0].size == 10_000
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([1.5], "int64"),
+        ([float("nan")], "int64"),
+        (["7"], "int64"),
+        ([2**63], "int64"),
+        ([2**70], "int64"),
+        (10**12, "int32"),
+        (2.7, "int32"),
+    ],
+)
+def test_the_client_does_not_ask_for_somebody_else(values, dtype):
+    with pytest.raises(RequestError, match=r"k must be whole numbers from -"):
+        _whole("k", values, dtype)
+
+
+def test_the_client_takes_every_whole_number():
+    ends = [-(2**63), 0, 2**63 - 1]
+    assert _whole("users", ends, "int64").tolist() == ends
+    assert _whole("users", np.array([7], "uint8"), "int64").dtype == "int64"
+    assert _whole("users", [], "int64").size == 0

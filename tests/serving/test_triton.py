@@ -1,5 +1,6 @@
 """The real tritonserver, on loopback."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc as grpc
 from conftest import CANDIDATES, NOON
@@ -165,34 +167,64 @@ def test_it_listens_on_loopback_only(server):
         assert found <= loopback
 
 
-def test_moved_elsewhere_beside_a_first_server_then_killed_and_restarted(
-    server, model_repository, users, ask, tmp_path, request
+@contextlib.contextmanager
+def out_of_sight(*folders: Path):
+    """Rename folders for a while, as if they had gone."""
+    for folder in folders:
+        folder.rename(folder.with_name(f"{folder.name}-gone"))
+    try:
+        yield
+    finally:
+        for folder in folders:
+            folder.with_name(f"{folder.name}-gone").rename(folder)
+
+
+def test_moved_with_its_sources_gone_beside_a_first_server_then_killed_and_restarted(
+    server, model_repository, workspace, repository, users, ask, tmp_path, request
 ):
+    here = ask(users[:5])
     moved = tmp_path / "moved" / "models"
     shutil.copytree(model_repository, moved)
     second = TritonServer(moved)
     request.addfinalizer(second.stop)
-    second.start()
+    with out_of_sight(workspace.course, repository, model_repository):
+        second.start()
     assert second.grpc_url != server.grpc_url
-    here = ask(users[:5])
     with Client(second.grpc_url) as client:
         there = client.recommend(users[:5], time=NOON, k=10)
         assert np.array_equal(there.ordered_ids, here["ordered_ids"])
         group = os.getpgid(second.pid)
         os.kill(second.pid, signal.SIGKILL)
         wait_until(lambda: not second.running)
-        with pytest.raises(ServerError):
+        with pytest.raises(ServerError, match="Nobody answers at 127"):
             client.recommend(users[:1])
     second.start()
     with Client(second.grpc_url) as client:
         assert client.recommend(users[:1]).marks == ["personal"]
-    pid = second.pid
+        pid = second.pid
+        backend = psutil.Process(pid).children(recursive=True)[-1]
+        backend.kill()  # as the kernel does where memory runs out: Triton itself goes on
+        wait_until(lambda: not second.running)
+        with pytest.raises(ServerError, match=r"Nobody answers .* is not healthy"):
+            client.recommend(users[:1])
     second.stop()
     second.stop()
     assert not is_alive(pid)
     with pytest.raises(ProcessLookupError):
         os.killpg(group, 0)
     assert server.running  # the first one was left alone
+
+
+def test_a_server_of_somebody_else_is_not_taken_for_ones_own(server, model_repository):
+    other = TritonServer(model_repository, grpc_port=int(server.grpc_url.rsplit(":")[-1]))
+    assert server._ready()
+    assert not other._ready()
+
+
+def test_a_free_port_is_none_that_any_program_may_be_given():
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert len({free_port() for _ in range(20)}) > 15  # two attendees hardly choose the same
+    assert all(1_024 < free_port() < lowest for _ in range(20))
 
 
 def test_a_damaged_repository_fails_with_the_file_and_leaves_nothing(model_repository, tmp_path):
@@ -214,6 +246,45 @@ def test_a_taken_port_is_named(model_repository):
         with pytest.raises(TritonError, match=r"port \d+ is taken"):
             server.start()
     assert not server.running
+
+
+SMALL_SHM = """
+mount -t tmpfs -o size=64k tmpfs /dev/shm || exit 77
+exec "$0" -c 'import sys; from multistage.serving.triton import TritonServer
+TritonServer(sys.argv[1]).start()' "$1"
+"""
+
+
+def test_too_little_shared_memory_is_named(model_repository):
+    command = ["unshare", "--mount", "sh", "-c", SMALL_SHM, sys.executable, str(model_repository)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode != 1:
+        pytest.skip("only root may give a process another /dev/shm")
+    assert "There is too little shared memory in /dev/shm" in ended.stderr
+    assert "Unable to initialize shared memory key" in ended.stderr  # the log's own words
+
+
+@pytest.mark.parametrize(
+    ("logged", "reason"),
+    [  # written by a tritonserver in such a place
+        (
+            "/tmp/triton-x/backends/python/triton_python_backend_stub: error while loading shared "
+            "libraries: libpython3.11.so.1.0: cannot open shared object file: No such file",
+            "install libpython3.11",
+        ),
+        (
+            "E1125 17:14:52.8 9 grpc_server.cc:2558] failed to start GRPC service: "
+            "Unavailable - Socket '127.0.0.1:8001' already in use",
+            "A port is taken",
+        ),
+        ("something that nobody has foreseen", "something that nobody has foreseen"),
+    ],
+)
+def test_the_reason_is_read_from_the_log(tmp_path, logged, reason):
+    server = TritonServer(tmp_path)
+    server._folder = tmp_path
+    (tmp_path / "log").write_text(f"I1125 starting\n{logged}\n")
+    assert reason in server._failure()
 
 
 def test_a_missing_repository_says_so(tmp_path):

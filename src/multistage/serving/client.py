@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tritonclient.utils import InferenceServerException
 
 from multistage.errors import CourseError
-from multistage.serving.request import MODEL, Mark
+from multistage.serving.request import MODEL, Mark, RequestError
 
 
 class ServerError(CourseError):
@@ -36,6 +37,7 @@ class Client:
         import tritonclient.grpc as grpc
 
         self._grpc = grpc
+        self._url = grpc_url
         self._connection = grpc.InferenceServerClient(grpc_url)
         self._timeout = timeout
 
@@ -63,22 +65,44 @@ class Client:
             k: how many products, one for all or one a user; by default the server's choice.
 
         Raises:
+            RequestError: if ``users`` or ``k`` are no integers that fit; nothing is sent then.
             ServerError: if the request was refused or nobody answered.
         """
-        from tritonclient.utils import InferenceServerException
-
-        inputs = [self._input("user_id", np.asarray(users, "int64"), "INT64")]
+        inputs = [self._input("user_id", _whole("users", users, "int64"), "INT64")]
         if time is not None:
             inputs.append(self._input("time", np.atleast_1d(np.asarray(time, "float64")), "FP64"))
         if k is not None:
-            inputs.append(self._input("k", np.atleast_1d(np.asarray(k, "int32")), "INT32"))
+            inputs.append(self._input("k", np.atleast_1d(_whole("k", k, "int32")), "INT32"))
         try:
             answer = self._connection.infer(MODEL, inputs, client_timeout=self._timeout)
         except InferenceServerException as error:
-            raise ServerError(error.message()) from None
+            raise ServerError(self._reason(error)) from None
         return Reply(*(answer.as_numpy(name) for name in Reply.__dataclass_fields__))
+
+    def _reason(self, error: InferenceServerException) -> str:
+        said = error.message()
+        if error.status() == "StatusCode.UNAVAILABLE" or "is not healthy" in said:
+            return f"Nobody answers at {self._url}: start the server (again). It said: {said}"
+        if error.status() == "StatusCode.DEADLINE_EXCEEDED":
+            return f"No answer from {self._url} within {self._timeout:g} s."
+        return said
 
     def _input(self, name: str, values: np.ndarray, kind: str) -> object:
         tensor = self._grpc.InferInput(name, values.shape, kind)
         tensor.set_data_from_numpy(values)
         return tensor
+
+
+def _whole(name: str, values: Sequence[int] | np.ndarray | int, dtype: str) -> np.ndarray:
+    """Return ``values`` as ``dtype``, or refuse: a cast would ask for somebody else."""
+    array, limits = np.asarray(values), np.iinfo(dtype)
+    if array.size and (
+        array.dtype.kind not in "iu"
+        # As Python's integers: numpy would compare 64 bits with and without a sign as floats.
+        or int(array.min()) < limits.min
+        or int(array.max()) > limits.max
+    ):
+        raise RequestError(
+            f"{name} must be whole numbers from {limits.min} to {limits.max}, not {values!r:.60}."
+        )
+    return array.astype(dtype)

@@ -7,6 +7,7 @@ The server is the ``tritonserver`` on PATH (in a container), or the one that the
 import contextlib
 import ctypes
 import os
+import random
 import re
 import shutil
 import signal
@@ -16,10 +17,13 @@ import sys
 import sysconfig
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from multistage.errors import CourseError
 
@@ -29,6 +33,7 @@ LIVE_REPOSITORY = "MULTISTAGE_FEATURE_REPOSITORY"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 LIBPYTHON = f"libpython{PYTHON}.so.1.0"
 PR_SET_PDEATHSIG = 1
+UNASSIGNED = range(20_000, 32_000)  # below those that Linux gives to whoever asks for any
 
 # What the log says, and what it means to the person in front of it.
 REASONS = (
@@ -48,10 +53,16 @@ class TritonError(CourseError):
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that is free now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return probe.getsockname()[1]
+    """Return a TCP port of the loopback interface that is free now.
+
+    Triton binds its ports half a minute later. So this is none that the kernel would give to the
+    next connection of some program.
+    """
+    for port in random.SystemRandom().sample(UNASSIGNED, len(UNASSIGNED)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
+    raise TritonError(f"No port from {UNASSIGNED[0]} to {UNASSIGNED[-1]} is free.")
 
 
 class TritonServer:
@@ -70,7 +81,7 @@ class TritonServer:
         grpc_port: int | None = None,
         metrics_port: int | None = None,
         environment: dict[str, str] | None = None,
-        wait: float = 180.0,
+        wait: float = 300.0,
     ) -> None:
         """Prepare to serve ``repository``; :meth:`start` or ``with`` starts.
 
@@ -88,7 +99,9 @@ class TritonServer:
         self._ports = [http_port, grpc_port, metrics_port]
         self._environment = environment or {}
         self._wait = wait
+        self._name = f"multistage-{uuid.uuid4()}"
         self._process: subprocess.Popen | None = None
+        self._backends: list[psutil.Process] = []
         self._folder: Path | None = None
         self.seconds_to_ready = float("nan")
 
@@ -105,7 +118,17 @@ class TritonServer:
 
     @property
     def running(self) -> bool:
-        """Whether the process is there."""
+        """Whether the server is there, and with it the Python process that runs the model.
+
+        Triton goes on without the latter, calls itself ready, and refuses every request.
+        """
+        return self._alive and all(
+            process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+            for process in self._backends
+        )
+
+    @property
+    def _alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -149,6 +172,7 @@ class TritonServer:
             return self
         if not self.repository.is_dir():
             raise TritonError(f"There is no model repository {self.repository.name!r}: export one.")
+        self.stop()  # what is left of one that was killed
         self._prepare()
         begin = time.monotonic()
         try:
@@ -164,13 +188,14 @@ class TritonServer:
             self.stop()
             raise
         self.seconds_to_ready = time.monotonic() - begin
+        self._backends = psutil.Process(self._process.pid).children(recursive=True)
         return self
 
     def stop(self) -> None:
         """Stop the server, if it runs, and remove what it needed; more than once is no error."""
         if self._process:
             for sign, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
-                if not self.running:
+                if not self._alive:
                     break
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._process.pid, sign)
@@ -182,6 +207,7 @@ class TritonServer:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._process = self._folder = None
+        self._backends = []
 
     def _prepare(self) -> None:
         for port in filter(None, self._ports):
@@ -206,6 +232,7 @@ class TritonServer:
         http, grpc, metrics = self._ports
         command = [
             str(binary),
+            f"--id={self._name}",
             f"--model-repository={served}",
             f"--http-address={self.host}",
             f"--http-port={http}",
@@ -245,12 +272,11 @@ class TritonServer:
         import tritonclient.grpc as grpc
         from tritonclient.utils import InferenceServerException
 
-        # Somebody else may have taken the port in between: ask our own process's state as well.
-        if not self.running:
-            return False
         with contextlib.closing(grpc.InferenceServerClient(self.grpc_url)) as client:
             try:
-                return client.is_server_ready(client_timeout=1.0)
+                # Somebody else's server may have taken the port in between: it has another name.
+                found = client.get_server_metadata(client_timeout=1.0).name
+                return found == self._name and client.is_server_ready(client_timeout=1.0)
             except InferenceServerException:
                 return False
 
