@@ -117,10 +117,17 @@ def test_the_same_user_twice(ask, users):
     assert (answer["ordered_ids"] == answer["ordered_ids"][0]).all()
 
 
-def test_ten_thousand_users_in_one_request(ask, users):
-    answer = ask(np.resize(users, 10_000), k=3)
-    assert answer["ordered_ids"].shape == (10_000, 3)
-    assert np.array_equal(answer["ordered_ids"][:1_000], answer["ordered_ids"][9_000:])
+def test_a_large_request_is_answered_in_parts_of_different_width(ask, users, everybody):
+    k = np.full(2_500, 2, "int32")
+    k[1_200] = 10
+    answer = ask(np.resize(users, 2_500), k=k)
+    assert answer["ordered_ids"].shape == answer["ordered_scores"].shape == (2_500, 10)
+    assert np.array_equal(answer["ordered_ids"][1_200], everybody["ordered_ids"][200])
+    others = np.arange(2_500) != 1_200
+    wanted = np.resize(everybody["ordered_ids"][:, :2], (2_500, 2))
+    assert np.array_equal(answer["ordered_ids"][others, :2], wanted[others])
+    assert (answer["ordered_ids"][others, 2:] == -1).all()
+    assert np.isnan(answer["ordered_scores"][others, 2:]).all()
 
 
 def test_k_of_each_user(ask, users):

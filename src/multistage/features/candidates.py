@@ -56,28 +56,36 @@ def list_features(
         ``<source>_score`` and ``<source>_rank`` (``log(1 + rank)``, 0 for the best) of each, both
         ``(n, k)`` float32; 0 where there is no candidate.
     """
+    stack = np.where(there, np.stack(list(scores.values())), 0.0)  # (sources, n, k)
     count = np.maximum(there.sum(axis=1, keepdims=True), 1)
-    features = {}
-    for source, score in scores.items():
-        score = np.where(there, score, 0.0)
-        mean = score.sum(axis=1, keepdims=True) / count
-        centred = np.where(there, score - mean, 0.0)
-        spread = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
-        order = np.argsort(np.where(there, -score, np.inf), axis=1, kind="stable")
-        rank = np.argsort(order, axis=1, kind="stable")
-        features[f"{source}_score"] = (centred / (spread + 1e-6)).astype(np.float32)
-        features[f"{source}_rank"] = np.where(there, np.log1p(rank), 0).astype(np.float32)
-    return features
+    centred = np.where(there, stack - stack.sum(axis=2, keepdims=True) / count, 0.0)
+    spread = np.sqrt((centred**2).sum(axis=2, keepdims=True) / count)
+    distance = (centred / (spread + 1e-6)).astype(np.float32)
+
+    order = np.argsort(np.where(there, -stack, np.inf), axis=2, kind="stable")
+    logs = np.log1p(np.arange(stack.shape[2])).astype(np.float32)
+    rank = np.empty_like(distance)
+    np.put_along_axis(rank, order, np.broadcast_to(logs, order.shape), axis=2)
+    rank = np.where(there, rank, np.float32(0))
+    return {
+        f"{source}_{what}": values[i]
+        for i, source in enumerate(scores)
+        for what, values in (("score", distance), ("rank", rank))
+    }
 
 
 def top_positions(scores: NDArray[np.floating], k: int) -> NDArray[np.int64]:
     """Return the positions of each row's ``k`` highest scores above 0, best first; -1 for none.
 
-    Only a part is sorted, so that a large catalogue costs one pass. Ties go to the lower position.
+    In a large catalogue few products score above 0, and only these are looked at. Ties go to the
+    lower position.
     """
-    k = min(k, scores.shape[1])
-    part = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
-    best = np.take_along_axis(scores, part, axis=1)
-    order = np.argsort(-best, axis=1, kind="stable")
-    part, best = np.take_along_axis(part, order, axis=1), np.take_along_axis(best, order, axis=1)
-    return np.where(best > 0, part, -1)
+    top = np.full((len(scores), k), -1)
+    for places, row in zip(top, scores, strict=True):
+        above = np.flatnonzero(row > 0)
+        if above.size > k:
+            least = np.partition(row[above], -k)[-k]
+            above = above[row[above] >= least]
+        best = above[np.argsort(-row[above], kind="stable")][:k]
+        places[: best.size] = best
+    return top

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from merlin.table import TensorColumn
-from scipy.sparse import csr_matrix
 
 
 @dataclass(frozen=True)
@@ -23,23 +21,6 @@ class Catalog:
         """Return where each product stands in the columns, or -1; shape as ``product_ids``."""
         found = np.minimum(np.searchsorted(self.ids, product_ids), self.ids.size - 1)
         return np.where(self.ids[found] == product_ids, found, -1)
-
-    def rows(self, lists: TensorColumn, users: np.ndarray, newest: int | None = None) -> csr_matrix:
-        """Return a 0/1 matrix, float32, of what stands in the lists of some users.
-
-        Args:
-            lists: ragged product ids; unknown products are left out.
-            users: rows of ``lists``.
-            newest: take only so many from the end of each list.
-        """
-        positions = self.positions(lists.values)
-        own = [positions[lists.offsets[user] : lists.offsets[user + 1]] for user in users]
-        own = [np.unique(row[-newest:] if newest else row) for row in own]
-        own = [row[row >= 0] for row in own]
-        ends = np.cumsum([0] + [row.size for row in own])
-        columns = np.concatenate([*own, np.empty(0, "int64")])
-        ones = np.ones(columns.size, "float32")
-        return csr_matrix((ones, columns, ends), shape=(len(own), self.ids.size))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from merlin.schema import ColumnSchema, Schema
 from merlin.table import TensorTable
 
 from multistage.serving.operators import (
+    NO_PRODUCT,
     EncodeUsers,
     FilterCandidates,
     OrderByScore,
@@ -31,6 +32,7 @@ REQUEST_SCHEMA = Schema(
         ColumnSchema("k", dtype="int32"),
     ]
 )
+AT_ONCE = 1_000  # users
 REPLY = ("user_id", "ordered_ids", "ordered_scores", "mark")
 
 
@@ -77,14 +79,30 @@ class Recommender:
         return cls(load_graph(folder))
 
     def run(self, user_id: np.ndarray, time: np.ndarray, k: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the reply's columns; see :func:`multistage.serving.request.check_request`."""
-        columns = zip(
-            REQUEST_SCHEMA.column_names,
-            check_request(user_id, time, k, self._most),
-            strict=True,
-        )
-        answer = self.runtime.transform(self.graph, TensorTable(dict(columns)))
-        return {name: answer[name].values for name in REPLY}
+        """Return the reply's columns; see :func:`multistage.serving.request.check_request`.
+
+        A large request is answered part by part, so that it needs little memory. Steps of the
+        runtime are then those of the last part.
+        """
+        request = check_request(user_id, time, k, self._most)
+        parts = []
+        for begin in range(0, len(request[0]), AT_ONCE):
+            columns = [column[begin : begin + AT_ONCE] for column in request]
+            table = TensorTable(dict(zip(REQUEST_SCHEMA.column_names, columns, strict=True)))
+            parts.append(self.runtime.transform(self.graph, table))
+        width = int(request[2].max())
+        return {
+            name: np.concatenate([_widened(part[name].values, width) for part in parts])
+            for name in REPLY
+        }
+
+
+def _widened(column: np.ndarray, width: int) -> np.ndarray:
+    """Return a column as wide as the whole request's: a part's users may want fewer products."""
+    if column.ndim == 1 or column.shape[1] == width:
+        return column
+    nothing = np.nan if column.dtype.kind == "f" else NO_PRODUCT
+    return np.pad(column, ((0, 0), (0, width - column.shape[1])), constant_values=nothing)
 
 
 def _width(graph: Graph) -> int:

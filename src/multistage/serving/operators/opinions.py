@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 from merlin.schema import ColumnSchema, Schema
 from merlin.table import TensorTable
+from scipy.sparse import csr_matrix
 
 from multistage.features import Neighbours, list_features
 from multistage.serving.catalog import read_catalog
+from multistage.serving.neighbours import neighbour_scores
 from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
 
 NEWEST = 5  # purchases that count as recent
@@ -36,8 +38,8 @@ class RateCandidates(ServingOperator):
         embeddings = pd.read_parquet(exports / "item_embeddings" / "item_embeddings.parquet")
         embeddings = embeddings.set_index("product_id")["embedding"].loc[self._catalog.ids]
         self._vectors = np.stack(embeddings.to_list()).astype("float32")
-        self._bought = Neighbours.load(exports / "neighbours" / "bought.npz")
-        self._touched = Neighbours.load(exports / "neighbours" / "touched.npz")
+        self._bought = Neighbours.load(exports / "neighbours" / "bought.npz").weights
+        self._touched = Neighbours.load(exports / "neighbours" / "touched.npz").weights
         popularity = pd.read_parquet(exports / "popularity" / "popularity.parquet")
         purchases = popularity.set_index("product_id")["purchases"].loc[self._catalog.ids]
         self._popular = np.log1p(purchases.to_numpy("float32"))
@@ -57,19 +59,24 @@ class RateCandidates(ServingOperator):
         ids = table["candidate_ids"].values
         there = ids != NO_PRODUCT
         positions = np.maximum(self._catalog.positions(ids), 0)
-        users = np.arange(len(ids))
 
-        def of_candidates(scores: np.ndarray) -> np.ndarray:
+        def of_neighbours(
+            weights: csr_matrix, column: str, newest: int | None = None
+        ) -> np.ndarray:
+            ends = table[column].offsets[1:]
+            starts = table[column].offsets[:-1]
+            if newest:
+                starts = np.maximum(starts, ends - newest)
+            has = self._catalog.positions(table[column].values)
+            scores = neighbour_scores(weights, has, starts, ends)
             return np.take_along_axis(scores, positions, axis=1)
 
-        bought = self._catalog.rows(table["bought"], users)
-        recent = self._catalog.rows(table["bought"], users, NEWEST)
-        touched = self._catalog.rows(table["seen"], users)
+        vectors = self._vectors[positions]
         scores = {
-            "tower": np.einsum("ud,ucd->uc", table["user_vector"].values, self._vectors[positions]),
-            "bought": of_candidates(self._bought.scores(bought)),
-            "recent": of_candidates(self._bought.scores(recent)),
-            "touched": of_candidates(self._touched.scores(touched)),
+            "tower": np.einsum("ud,ucd->uc", table["user_vector"].values, vectors),
+            "bought": of_neighbours(self._bought, "bought"),
+            "recent": of_neighbours(self._bought, "bought", NEWEST),
+            "touched": of_neighbours(self._touched, "seen"),
             "popular": self._popular[positions],
         }
         return list_features(scores, there)

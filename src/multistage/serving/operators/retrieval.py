@@ -8,6 +8,7 @@ from merlin.table import TensorTable
 
 from multistage.features import Neighbours, fuse, top_positions
 from multistage.serving.catalog import popular_products, read_catalog
+from multistage.serving.neighbours import neighbour_scores
 from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
 from multistage.serving.request import Mark
 from multistage.serving.saved_model import SavedModel
@@ -58,7 +59,7 @@ class RetrieveCandidates(ServingOperator):
         # One search is far shorter than waking a second thread.
         faiss.omp_set_num_threads(1)
         self._index = faiss.read_index(str(exports / "index" / "index.faiss"))
-        self._neighbours = Neighbours.load(exports / "neighbours" / "bought.npz")
+        self._weights = Neighbours.load(exports / "neighbours" / "bought.npz").weights
         self._catalog = read_catalog(exports / "item_features")
         popular = popular_products(exports / "popularity").ids[: self.depth]
         self._popular = np.full(self.depth, NO_PRODUCT, "int64")
@@ -82,11 +83,11 @@ class RetrieveCandidates(ServingOperator):
         if personal.any():
             users = np.flatnonzero(personal)
             _, nearest = self._index.search(table["user_vector"].values[users], self.depth)
-            bought = self._catalog.rows(table["bought"], users)
-            lists = [
-                self._catalog.positions(nearest),
-                top_positions(self._neighbours.scores(bought), self.depth),
-            ]
+            bought, offsets = table["bought"].values, table["bought"].offsets
+            others = neighbour_scores(
+                self._weights, self._catalog.positions(bought), offsets[users], offsets[users + 1]
+            )
+            lists = [self._catalog.positions(nearest), top_positions(others, self.depth)]
             positions, scores[users] = fuse(lists, self.depth)
             ids[users] = np.where(positions >= 0, self._catalog.ids[positions], NO_PRODUCT)
         return {"candidate_ids": ids, "retrieval_score": scores}

@@ -1,0 +1,44 @@
+"""The item-item weights of :class:`multistage.features.Neighbours`, summed while a user waits."""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+
+def neighbour_scores(
+    weights: csr_matrix,
+    positions: NDArray[np.int64],
+    starts: NDArray[np.integer],
+    ends: NDArray[np.integer],
+) -> NDArray[np.float32]:
+    """Return for each user the sum of the weights' rows of what the user has.
+
+    The same as a product of sparse matrices, for lists as they come. A request sums a few thousand
+    weights a user, and scipy would spend most of the time on checking its arguments.
+
+    Args:
+        weights: ``(products, products)`` float32, from the row's product to others.
+        positions: of products, all users' lists one after the other; -1 for an unknown product.
+        starts: ``(users,)`` where each user's list begins in ``positions``.
+        ends: ``(users,)`` where it ends.
+
+    Returns:
+        ``(users, products)``. A product that stands in a list twice counts once.
+    """
+    sums = np.zeros((len(starts), weights.shape[1]), np.float32)
+    _add_rows(weights.indptr, weights.indices, weights.data, positions, starts, ends, sums)
+    return sums
+
+
+@numba.njit(nogil=True)
+def _add_rows(indptr, indices, data, positions, starts, ends, sums):  # noqa: ANN001, ANN202
+    last_user = np.full(sums.shape[1], -1)
+    for user in range(len(starts)):
+        for place in range(starts[user], ends[user]):
+            product = positions[place]
+            if product < 0 or last_user[product] == user:
+                continue
+            last_user[product] = user
+            for entry in range(indptr[product], indptr[product + 1]):
+                sums[user, indices[entry]] += data[entry]
