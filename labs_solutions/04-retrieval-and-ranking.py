@@ -877,8 +877,8 @@ print(f"{len(hard_rows):,} rows, {hard_rows['target'].mean():.1%} of them bought
 # %% [markdown]
 # What would **random** negatives do, drawn from the whole catalogue as in most tutorials? We train
 # the same ranker on both: what people bought, and for each person the same number of negatives,
-# drawn from real candidates or from random lists. Half of the people are kept aside to tell which is
-# better.
+# drawn from real candidates or from random lists. Half of the people are kept aside to tell which
+# is better.
 
 # %%
 rng = np.random.default_rng(settings.seed)

@@ -34,22 +34,11 @@ def shop(tmp_path):
     return tmp_path
 
 
-def run_filter(shop, candidates, seen, keep, scores):
+def filtered(shop, candidates, seen, keep):
     offsets = np.cumsum([0] + [len(row) for row in seen]).astype("int32")
     values = np.array([product for row in seen for product in row], "int64")
-    table = TensorTable(
-        {
-            "candidate_ids": np.array(candidates),
-            "retrieval_score": np.array(scores, "float32"),
-            "seen": (values, offsets),
-        }
-    )
-    return FilterCandidates(keep, shop).run(table)
-
-
-def filtered(shop, candidates, seen, keep):
-    scores = np.zeros(np.shape(candidates))
-    return run_filter(shop, candidates, seen, keep, scores)["candidate_ids"].tolist()
+    table = TensorTable({"candidate_ids": np.array(candidates), "seen": (values, offsets)})
+    return FilterCandidates(keep, shop).run(table)["candidate_ids"].tolist()
 
 
 def test_each_user_loses_what_this_user_has_seen(shop):
@@ -62,17 +51,6 @@ def test_unavailable_and_unknown_products_leave(shop):
 
 def test_gaps_are_filled_by_popular_products_not_seen_and_not_there(shop):
     assert filtered(shop, [[3, -1, -1, -1]], [[1]], 4) == [[3, 2, 4, 5]]
-
-
-def test_a_product_keeps_its_retrieval_score_and_a_filled_in_one_has_the_last_one(shop):
-    answer = run_filter(
-        shop, [[5, 6, 7], [3, -1, -1]], [[5], []], 3, [[0.9, 0.8, 0.7], [0.6, 0.0, 0.0]]
-    )
-    assert answer["candidate_ids"].tolist() == [[6, 7, 1], [3, 1, 2]]
-    assert answer["retrieval_score"].tolist() == [
-        [np.float32(0.8), np.float32(0.7), np.float32(0.7)],
-        [np.float32(0.6)] * 3,
-    ]
 
 
 def test_a_product_that_one_has_seen_and_the_shop_no_longer_knows(shop):

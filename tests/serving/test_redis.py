@@ -106,12 +106,14 @@ def test_somebody_who_has_bought_everything_gets_nothing_and_a_neighbour_all(
 ):
     items = pd.read_parquet(workspace.read("export/item_features") / "item_features.parquet")
     row = user_features.iloc[[8]].copy()
+    row["event_timestamp"] += pd.Timedelta(days=1)  # Redis keeps the newest
     row.at[row.index[0], "seen"] = items["product_id"].tolist()
     push(live, row)
     users = user_features["user_id"].to_numpy()[8:10]
     with Client(server.grpc_url) as client:
         reply = client.recommend(users, time=NOON)
-    push(live, user_features.iloc[[8]])
+    later = user_features["event_timestamp"] + pd.Timedelta(days=2)
+    push(live, user_features.assign(event_timestamp=later).iloc[[8]])
     assert reply.marks == ["personal"] * 2
     assert (reply.ordered_ids[0] == -1).all()
     assert np.isnan(reply.ordered_scores[0]).all()

@@ -27,11 +27,13 @@ def neighbour_scores(
         ``(users, products)``. A product that stands in a list twice counts once.
     """
     sums = np.zeros((len(starts), weights.shape[1]), np.float32)
-    _add_rows(weights.indptr, weights.indices, weights.data, positions, starts, ends, sums)
+    lists = (np.asarray(column, np.int64) for column in (positions, starts, ends))
+    _add_rows(weights.indptr, weights.indices, weights.data, *lists, sums)
     return sums
 
 
-@numba.njit(nogil=True)
+# The types are named so that it is compiled when imported, not while the first user waits.
+@numba.njit("(i4[::1], i4[::1], f4[::1], i8[:], i8[:], i8[:], f4[:, ::1])", nogil=True)
 def _add_rows(indptr, indices, data, positions, starts, ends, sums):  # noqa: ANN001, ANN202
     last_user = np.full(sums.shape[1], -1)
     for user in range(len(starts)):

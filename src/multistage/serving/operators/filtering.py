@@ -11,11 +11,7 @@ from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
 
 
 class FilterCandidates(ServingOperator):
-    """Drops what each user has seen and what is not available; fills up with popular products.
-
-    A product that was filled in has the retrieval score of the user's last candidate: retrieval
-    would not have given it more.
-    """
+    """Drops what each user has seen and what is not available; fills up with popular products."""
 
     artifacts = ("item_features", "popularity")
 
@@ -32,17 +28,12 @@ class FilterCandidates(ServingOperator):
         self._popular = popular[self._available[self._catalog.positions(popular)]]
 
     def adds(self) -> Schema:
-        """Return the candidates and their scores, narrower; -1 where too few are left."""
-        return Schema(
-            [
-                ColumnSchema("candidate_ids", dtype="int64", dims=(None, self.keep)),
-                ColumnSchema("retrieval_score", dtype="float32", dims=(None, self.keep)),
-            ]
-        )
+        """Return the candidates, narrower; -1 where too few are left."""
+        return Schema([ColumnSchema("candidate_ids", dtype="int64", dims=(None, self.keep))])
 
     def run(self, table: TensorTable) -> dict[str, np.ndarray]:
         """Return the candidates that passed, shape (users, keep), in the order retrieved."""
-        ids, scores = table["candidate_ids"].values, table["retrieval_score"].values
+        ids = table["candidate_ids"].values
         positions = self._catalog.positions(ids)
         passed = self._available[positions] & ~self._seen(positions, table["seen"])
         place = np.cumsum(passed, axis=1) - 1
@@ -51,17 +42,13 @@ class FilterCandidates(ServingOperator):
 
         kept = np.full((len(ids), self.keep), NO_PRODUCT, "int64")
         kept[row, place[row, column]] = ids[row, column]
-        last = np.maximum((ids != NO_PRODUCT).sum(axis=1) - 1, 0)
-        kept_scores = np.repeat(np.take_along_axis(scores, last[:, None], 1), self.keep, axis=1)
-        kept_scores[row, place[row, column]] = scores[row, column]
-
         seen, offsets = table["seen"].values, table["seen"].offsets
         for short in np.flatnonzero(kept[:, -1] == NO_PRODUCT):
             mine = seen[offsets[short] : offsets[short + 1]]
             gaps = np.flatnonzero(kept[short] == NO_PRODUCT)
             fill = self._fill(kept[short], mine)[: gaps.size]
             kept[short, gaps[: fill.size]] = fill
-        return {"candidate_ids": kept, "retrieval_score": kept_scores}
+        return {"candidate_ids": kept}
 
     def _seen(self, positions: np.ndarray, seen: TensorColumn) -> np.ndarray:
         """Return for each candidate whether it is among the products that its own user has seen."""

@@ -66,20 +66,14 @@ class RetrieveCandidates(ServingOperator):
         self._popular[: popular.size] = popular
 
     def adds(self) -> Schema:
-        """Return the candidates, best first, and their scores; -1 where there are too few."""
-        return Schema(
-            [
-                ColumnSchema("candidate_ids", dtype="int64", dims=(None, self.depth)),
-                ColumnSchema("retrieval_score", dtype="float32", dims=(None, self.depth)),
-            ]
-        )
+        """Return the candidates, best first; -1 where there are too few."""
+        return Schema([ColumnSchema("candidate_ids", dtype="int64", dims=(None, self.depth))])
 
     def run(self, table: TensorTable) -> dict[str, np.ndarray]:
-        """Return the candidates and their scores, shape (users, depth); popular ones score 0."""
+        """Return the candidates, shape (users, depth)."""
         mark = table["mark"].values
         personal = mark == Mark.PERSONAL
         ids = np.repeat(self._popular[None], mark.size, axis=0)
-        scores = np.zeros(ids.shape, "float32")
         if personal.any():
             users = np.flatnonzero(personal)
             _, nearest = self._index.search(table["user_vector"].values[users], self.depth)
@@ -88,6 +82,6 @@ class RetrieveCandidates(ServingOperator):
                 self._weights, self._catalog.positions(bought), offsets[users], offsets[users + 1]
             )
             lists = [self._catalog.positions(nearest), top_positions(others, self.depth)]
-            positions, scores[users] = fuse(lists, self.depth)
+            positions, _ = fuse(lists, self.depth)
             ids[users] = np.where(positions >= 0, self._catalog.ids[positions], NO_PRODUCT)
-        return {"candidate_ids": ids, "retrieval_score": scores}
+        return {"candidate_ids": ids}

@@ -64,7 +64,7 @@ class ScoreCandidates(ServingOperator):
                 columns[name] = self._catalog.features[name][items]
                 continue
             column = context[name] if name in context else table[name].values[users]
-            # One value a user, or already one a candidate, such as retrieval_score
+            # One value a user, or already one a candidate, such as tower_score
             columns[name] = (
                 column.reshape(-1) if column.ndim == 2 else np.repeat(column, self.candidates)
             )
