@@ -919,7 +919,6 @@ def train_ranker(rows):
     )
     model.compile(optimizer=tf.keras.optimizers.Adam(5e-3), metrics=[tf.keras.metrics.AUC()])
     loader = mm.Loader(Dataset(rows, schema=ranker_schema), batch_size=1_024, shuffle=True)
-    build(model, loader)
     model.fit(loader, epochs=settings.ranking_epochs, train_metrics_steps=50, verbose=0)
     return model
 

@@ -37,7 +37,8 @@ def build(model: Any, loader: Any) -> None:
 
     Keras otherwise creates them while it traces the training step, and TensorFlow traces a function
     that created variables a second time. That is a matter of seconds for each model, and a lab
-    trains a dozen.
+    trains a dozen. Not for a model that is saved whole: Keras takes the names of the inputs that it
+    saves from the first call, and a batch outside of a trace has none.
 
     Args:
         model: a Merlin model, compiled.
