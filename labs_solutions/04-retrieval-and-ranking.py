@@ -36,7 +36,7 @@ events = None
 
 # %%
 from multistage import datasets
-from multistage.notebook import build, quiet, record
+from multistage.notebook import build, quiet, record, trace_as_written
 from multistage.workspace import Workspace
 
 quiet()
@@ -57,6 +57,7 @@ from merlin.schema import Tags
 settings = workspace.profile
 tf.keras.utils.set_random_seed(settings.seed)
 tf.config.experimental.enable_op_determinism()
+trace_as_written()
 
 train_set = Dataset(str(tables / "train"), engine="parquet")
 valid_set = Dataset(str(tables / "valid"), engine="parquet")
@@ -208,7 +209,7 @@ def train_two_tower(rows):
         shuffle=True,
         drop_last=True,  # RecallAt(10) fails on a last batch of fewer than ten rows
     )
-    build(model, loader)
+    build(model, *loader.peek())
     # to sort every batch for a metric costs more than the step itself: look at each fiftieth
     return model, model.fit(
         loader, epochs=settings.retrieval_epochs, train_metrics_steps=50, verbose=0
@@ -254,10 +255,11 @@ pd.DataFrame(found.identifiers).rename_axis("person").rename(columns=lambda plac
 
 def vectors_of(model, user_rows):
     """Return the vectors of users and of the whole catalogue, (n, 32) and (items, 32)."""
-    products = model.candidate_encoder.predict(
-        mm.Loader(item_set, batch_size=2_048, shuffle=False), verbose=0
+    towers = {model.query_encoder: user_rows, model.candidate_encoder: items}
+    return tuple(
+        tower({name: tf.constant(column) for name, column in rows.items()}).numpy()
+        for tower, rows in towers.items()
     )
-    return model.query_encoder.predict(user_loader(user_rows), verbose=0), products
 
 
 def catalogue_scores(model):
@@ -526,7 +528,7 @@ def train(samplers, post=None, temperature=1.0, logq=False, normalise=False):
     )
     model.compile(optimizer=tf.keras.optimizers.Adam(1e-2), metrics=[mm.RecallAt(10)])
     loader = mm.Loader(retrieval_set, batch_size=trial_batch, shuffle=True, drop_last=True)
-    build(model, loader)
+    build(model, *loader.peek())
     model.fit(loader, epochs=1, train_metrics_steps=0, verbose=0)
     return model
 
@@ -623,7 +625,7 @@ factorisation = mm.MatrixFactorizationModelV2(
 )
 factorisation.compile(optimizer=tf.keras.optimizers.Adam(1e-2), metrics=[mm.RecallAt(10)])
 loader = mm.Loader(retrieval_set, batch_size=trial_batch, shuffle=True, drop_last=True)
-build(factorisation, loader)
+build(factorisation, *loader.peek())
 trained = factorisation.fit(loader, epochs=1, train_metrics_steps=0, verbose=0)
 
 # %%
