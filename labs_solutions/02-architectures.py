@@ -1047,7 +1047,7 @@ def task_scores(*tasks):
         experts = mm.CGCBlock(outputs, expert(), num_task_experts=1, num_shared_experts=1)
         model = mm.Model(features, experts, outputs)
     model.compile(optimizer=tf.keras.optimizers.Adam(1e-2), metrics=[])
-    wanted = {name: shown["train"][name].to_numpy("float32")[:, None] for name in tasks}
+    wanted = {n: tf.constant(shown["train"][n].to_numpy("float32")[:, None]) for n in tasks}
     build(model, head(shown_train), head(wanted) if len(tasks) > 1 else wanted[tasks[0]][:2])
     model.fit(
         shown_train,
