@@ -555,9 +555,9 @@ if data.has("price"):
     print(f"AUC in validation, with it {search[DIM, PULL]:.4f}, without it {without:.4f}")
 
 # %% [markdown]
-# Nothing is lost without it: the two differ by less than another seed moves. The network has the
-# price, and knows each product and its category; what is dear *for its category* it finds out by
-# itself, given enough rows.
+# With so few rows it helps a little. The network has the price, and knows each product and its
+# category; what is dear *for its category* it finds out by itself, given enough rows: trained on
+# all people it reached 0.8615 with the column and 0.8630 without.
 #
 # ## DLRM
 #
