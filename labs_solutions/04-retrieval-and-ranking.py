@@ -507,10 +507,12 @@ retrieval_set = Dataset(trial, schema=retrieval_schema)
 n_sampled = len(items) // 3
 
 
-def train(samplers, post=None, logq=False):
+def train(samplers, post=None, temperature=1.0, logq=False, normalise=False):
     """Two towers after one epoch on the trial; `samplers` makes negatives from the item tower."""
     tf.keras.utils.set_random_seed(settings.seed)
     query, candidate = tower(user_schema), tower(item_schema)
+    if normalise:
+        query.post, candidate.post = mm.L2Norm(), mm.L2Norm()
     model = mm.TwoTowerModelV2(
         query,
         candidate,
@@ -520,6 +522,7 @@ def train(samplers, post=None, logq=False):
             schema=item_schema.select_by_tag(Tags.ITEM_ID),
             store_negative_ids=True,
             post=post,
+            logits_temperature=temperature,
             logq_sampling_correction=logq,
         ),
     )
