@@ -263,14 +263,30 @@ good_rows = st.builds(
     block=st.integers(1, 400),
     ends=st.sampled_from(["\n", "\r\n"]),
     compressed=st.booleans(),
+    partition=st.sampled_from([1_000, 1 << 20]),
 )
-def test_any_log_gives_the_reference_rows(tmp_path, files, block, ends, compressed):
+def test_any_log_gives_the_reference_rows(tmp_path, files, block, ends, compressed, partition):
     paths = []
     for i, rows in enumerate(files):
         paths.append(tmp_path / f"{i}.csv{'.gz' if compressed else ''}")
         text = ends.join([HEADER, *rows])
         (gzip.open if compressed else open)(paths[-1], "wb").write(text.encode())
-    assert_same(paths, tmp_path, limit=1.0, task_bytes=block)
+    assert_same(paths, tmp_path, limit=1.0, task_bytes=block, partition_bytes=partition)
+
+
+@pytest.mark.parametrize("brands", [(100, 100), (100, 300)])
+def test_partitions_may_know_different_brands(tmp_path, brands):
+    """Codes of 8 bits do for each partition's brands alone, but not for all of them."""
+    rows = [
+        row(product=p, user=user, session=f"{user}", brand=f"b{user} {p}")
+        for user, count in enumerate(brands)
+        for p in range(count)
+    ]
+    file = write(tmp_path / "a.csv", rows)
+    found, _ = assert_same([file], tmp_path, partition_bytes=file.stat().st_size // 2)
+    assert found.rows["brand"].nunique() == sum(brands)
+    codes = {name: found.rows[name].cat.codes.dtype for name in ("user_id", "brand")}
+    assert codes == {"user_id": "int8", "brand": "int16"}
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="../shared holds no real REES46 rows here")

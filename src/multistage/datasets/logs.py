@@ -7,10 +7,11 @@
    session may span blocks, files and midnights.
 
 What is held at once does not grow with the number of events; the labelled interactions that are
-returned (about 60 bytes each, under 2% of REES46's events) do.
+returned (30 bytes each, under 2% of REES46's events) do.
 """
 
 import csv
+import ctypes
 import errno
 import glob
 import os
@@ -25,6 +26,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
+from pandas.api.types import union_categoricals
 from pyarrow import feather
 
 from multistage.datasets.events import (
@@ -37,20 +39,29 @@ from multistage.datasets.events import (
     plan,
 )
 from multistage.datasets.interactions import label
+from multistage.datasets.splits import PAIR
 from multistage.errors import CourseError
 
 QUARANTINE_LIMIT = 0.01
-PARTITION_BYTES = 256 << 20  # of input, for each partition of users
+PARTITION_BYTES = 256 << 20
 MOST_PARTITIONS = 64  # every task writes, and every partition reads, all of the others' files
 TEXT = ["category_code", "brand"]
-LABELLED_COLUMNS = ["user_id", "product_id", "timestamp", "target", *TEXT, "price"]
+LABELLED_SCHEMA = pa.schema(
+    [
+        *[(name, pa.dictionary(pa.int32(), pa.int64())) for name in PAIR],
+        ("timestamp", pa.timestamp("ns")),
+        ("target", pa.int8()),
+        *[(name, pa.dictionary(pa.int32(), pa.string())) for name in TEXT],
+        ("price", pa.float64()),
+    ]
+)
 
 
 @dataclass(frozen=True)
 class Labelled:
     """Labelled interactions, and what became of every row that was read."""
 
-    rows: pd.DataFrame  # as of :func:`label`, without sessions; brand, category_code categorical
+    rows: pd.DataFrame  # as of :func:`label`, without sessions; ids and texts categorical
     report: dict[str, Any]
     quarantine: list[tuple[str, int, str, str]]  # file, line, reason, text
 
@@ -84,6 +95,7 @@ def read_logs(
     scheduler: str | None = None,
     limit: float = QUARANTINE_LIMIT,
     task_bytes: int = TASK_BYTES,
+    partition_bytes: int = PARTITION_BYTES,
 ) -> Labelled:
     """Read, check, filter and label event files of any number and order.
 
@@ -94,6 +106,7 @@ def read_logs(
         scheduler: address of a running Dask scheduler (``tcp://...``); by default, threads here.
         limit: largest share of rows that may be quarantined.
         task_bytes: size of a task's part of a plain file.
+        partition_bytes: of input, for each partition of users.
 
     Raises:
         CourseError: if a file cannot be used, too many rows break the contract, or the disk is
@@ -101,7 +114,7 @@ def read_logs(
     """
     tasks = plan(files, task_bytes)
     size = sum(file.stat().st_size * (8 if file.suffix == ".gz" else 1) for file in files)
-    partitions = int(np.clip(size // PARTITION_BYTES, 1, MOST_PARTITIONS))
+    partitions = int(np.clip(size // partition_bytes, 1, MOST_PARTITIONS))
     try:
         with (
             tempfile.TemporaryDirectory(prefix=".logs-", dir=folder) as aside,
@@ -114,11 +127,12 @@ def read_logs(
             counts, quarantine = _merge(results)
             _check_quarantine(counts, quarantine, limit)
             parts = [Path(aside) / f"labelled-{p:03}.arrow" for p in range(partitions)]
-            outcomes = compute(
+            steps = Counter()
+            for outcome in compute(
                 label_partition, [(shards, p, partitions, part) for p, part in enumerate(parts)]
-            )
-            pa.default_memory_pool().release_unused()
-            rows = _gather(parts)
+            ):
+                steps.update(outcome)
+            rows = _gather(parts, steps["labelled"])
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise CourseError(
@@ -127,18 +141,12 @@ def read_logs(
                 "Nothing half-written is left."
             ) from None
         raise
-    steps = Counter()
-    for outcome in outcomes:
-        steps.update(outcome)
     report = {
         "files": len(files),
         "read": counts.read,
         "quarantined": dict(sorted(counts.quarantined.items())),
         "views": counts.views,
-        "repeated": steps["repeated"],
-        "purchases_without_cart": steps["purchases_without_cart"],
-        "same_session": steps["same_session"],
-        "labelled": len(rows),
+        **steps,
     }
     return Labelled(rows, report, quarantine)
 
@@ -149,7 +157,8 @@ def label_partition(
     """Label one partition of users into ``output`` and return how many events each step merged.
 
     The counts are ``repeated`` (exact repeats of an event), ``purchases_without_cart`` (in their
-    session) and ``same_session`` (events beyond the first of a session's interaction).
+    session), ``same_session`` (events beyond the first of a session's interaction) and ``labelled``
+    (interactions).
     """
     batches = []
     for shard in shards:
@@ -169,13 +178,14 @@ def label_partition(
     # Of one user's rows of the same second the order decides later; sessions are not needed then.
     keys = ["user_session", "timestamp", "product_id", "user_id"]
     rows = rows.take(np.lexsort([rows[key].to_numpy() for key in keys]))
-    rows["timestamp"] = rows["timestamp"].dt.tz_localize("UTC")
-    table = pa.Table.from_pandas(rows[LABELLED_COLUMNS], preserve_index=False)
+    rows = rows.astype(dict.fromkeys(PAIR, "category"))
+    table = pa.Table.from_pandas(rows, LABELLED_SCHEMA, preserve_index=False)
     feather.write_feather(table, str(output), compression="zstd")
     return {
         "repeated": len(events) - len(unique),
         "purchases_without_cart": without_cart,
         "same_session": len(unique) - without_cart - len(rows),
+        "labelled": len(rows),
     }
 
 
@@ -193,14 +203,20 @@ def _categorical(text: pa.ChunkedArray) -> pd.Categorical:
     return pd.Categorical.from_codes(codes, known.to_pandas())
 
 
-def _gather(parts: list[Path]) -> pd.DataFrame:
-    """All partitions' rows, read column by column: nothing is held twice."""
+def _gather(parts: list[Path], count: int) -> pd.DataFrame:
+    """All partitions' rows, column by column; ids and texts as the smallest codes that do."""
     columns = {}
-    for name in LABELLED_COLUMNS:
-        column = pa.concat_tables(
-            feather.read_table(str(part), columns=[name], memory_map=False) for part in parts
-        )
-        columns[name] = column.unify_dictionaries()[name].to_pandas()
+    for name in LABELLED_SCHEMA.names:
+        read = (feather.read_table(part, [name], memory_map=False)[name] for part in parts)
+        if name in (*PAIR, *TEXT):
+            columns[name] = union_categoricals([p.to_pandas() for p in read], sort_categories=True)
+            continue
+        values, at = np.empty(count, LABELLED_SCHEMA.field(name).type.to_pandas_dtype()), 0
+        for part in read:  # one held at a time
+            values[at : at + len(part)] = part.to_numpy()
+            at += len(part)
+        columns[name] = values
+    columns["timestamp"] = pd.DatetimeIndex(columns["timestamp"], tz="UTC")
     return pd.DataFrame(columns, copy=False)
 
 
@@ -262,4 +278,14 @@ class _Computer:
         import dask
 
         lazy = [dask.delayed(function, pure=False)(*args) for args in arguments]
-        return list(dask.compute(*lazy, scheduler="threads", num_workers=os.cpu_count()))
+        results = list(dask.compute(*lazy, scheduler="threads", num_workers=os.cpu_count()))
+        _release_memory()
+        return results
+
+
+def _release_memory() -> None:
+    """Give the system back what Arrow and, under Linux, numpy freed: both keep it for later."""
+    pa.default_memory_pool().release_unused()
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim:
+        malloc_trim(0)

@@ -19,7 +19,7 @@ class Split:
     """Which rows are in train, valid and test; nothing is copied before it is asked for.
 
     Attributes:
-        rows: labelled rows, with the contract's columns.
+        rows: labelled rows, with the contract's columns; both ids categorical.
         positions: of the rows of each split, in order of time.
         dropped: how many rows each step dropped.
     """
@@ -51,10 +51,13 @@ class Split:
 
     def _last_of_training(self, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The ids of training, sorted; the position of each one's last row; how many it has."""
-        at = self.positions["train"]
-        ids = self.rows[key].to_numpy()[at[::-1]]
-        ids, place, count = np.unique(ids, return_index=True, return_counts=True)
-        return ids, at[len(at) - 1 - place], count
+        ids, train = self.rows[key].cat, self.positions["train"]
+        code = ids.codes.to_numpy()[train]
+        count = np.bincount(code, minlength=len(ids.categories))
+        last = np.empty(len(count), train.dtype)
+        last[code] = train  # of several rows of an id the last one written stays
+        there = count > 0
+        return ids.categories.to_numpy()[there], last[there], count[there]
 
 
 def month_bounds(first: pd.Timestamp, last: pd.Timestamp) -> tuple[pd.Timestamp, pd.Timestamp]:
@@ -92,13 +95,10 @@ def build(rows: pd.DataFrame, part: pd.Series, user_core: int, product_core: int
         product_core: likewise for products.
     """
     columns = {name: rows[name] for name in rows if name in INTERACTION_COLUMNS}
-    order = _order(rows)
-    part = part.to_numpy()[order]
-    user, product = (_codes(rows[name]) for name in PAIR)
-    last = _last_of_each([user[order], product[order], part])
-    dropped = {"repeated_pairs": len(rows) - int(last.sum())}
-    train, valid, test = (order[last & (part == i)] for i in range(len(SPLITS)))
-    del order, part, last
+    columns |= {name: rows[name].astype("category") for name in PAIR}
+    user, product = (columns[name].cat.codes.to_numpy() for name in PAIR)
+    train, valid, test = _last_of_pairs(rows, user, product, part.to_numpy())
+    dropped = {"repeated_pairs": len(rows) - len(train) - len(valid) - len(test)}
     kept = core(user[train], product[train], user_core, product_core)
     dropped["core"] = len(kept) - int(kept.sum())
     train = train[kept]
@@ -129,26 +129,23 @@ def core(user: np.ndarray, product: np.ndarray, user_core: int, product_core: in
         kept &= ~few
 
 
-def _order(rows: pd.DataFrame) -> np.ndarray:
-    """Positions of the rows in order of time, user and product, then session, then as given."""
-    keys = [rows[name].to_numpy() for name in ("product_id", "user_id")]
+def _last_of_pairs(
+    rows: pd.DataFrame, user: np.ndarray, product: np.ndarray, part: np.ndarray
+) -> list[np.ndarray]:
+    """Positions of each pair's last row in each part; of a part in order of time, user, product."""
+    time = rows["timestamp"].to_numpy("datetime64[ns]")
+    keys = [time, part, product, user]
     if "user_session" in rows:
         keys.insert(0, pd.factorize(rows["user_session"], sort=True)[0])
-    return np.lexsort([*keys, rows["timestamp"].to_numpy("datetime64[ns]")])
-
-
-def _codes(ids: pd.Series) -> np.ndarray:
-    return pd.factorize(ids.to_numpy())[0].astype(np.int32)
-
-
-def _last_of_each(keys: list[np.ndarray]) -> np.ndarray:
-    """Whether a place is the last one of those with the same keys."""
-    order = np.lexsort(keys)  # stable
-    ends = np.ones(len(order), bool)
-    ends[:-1] = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)
-    last = np.empty(len(order), bool)
-    last[order] = ends
-    return last
+    order = np.lexsort(keys).astype(np.int32)  # stable
+    ends = np.zeros(len(order), bool)
+    ends[-1:] = True
+    for key in (user, product, part):
+        ends[:-1] |= key[order[1:]] != key[order[:-1]]
+    last = order[ends]
+    del order, ends
+    parts = [last[part[last] == i] for i in range(len(SPLITS))]
+    return [at[np.argsort(time[at], kind="stable")] for at in parts]
 
 
 def _known(code: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -159,4 +156,6 @@ def _known(code: np.ndarray, train: np.ndarray) -> np.ndarray:
 
 
 def _take(rows: pd.DataFrame, at: np.ndarray, columns: tuple[str, ...]) -> pd.DataFrame:
-    return pd.DataFrame({name: rows[name].array.take(at) for name in columns}, copy=False)
+    taken = {name: rows[name].array.take(at) for name in columns}
+    ids = {name: taken[name].astype("int64") for name in PAIR if name in taken}
+    return pd.DataFrame(taken | ids, copy=False)
