@@ -13,14 +13,15 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from multistage.datasets import events as ev
+from multistage.datasets.contract import EVENT_COLUMNS
+from multistage.datasets.event_quarantine import parse_block
 from multistage.datasets.interactions import split_category
 from multistage.datasets.logs import find_files, read_logs
 from multistage.datasets.splits import build, split_by_time, time_bounds
 from multistage.errors import CourseError
 from tests.datasets import reference
 
-HEADER = ",".join(ev.EVENT_COLUMNS)
+HEADER = ",".join(EVENT_COLUMNS)
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "rees46"
 
 
@@ -28,7 +29,7 @@ def row(time="2019-10-01 10:00:00 UTC", kind="cart", product=1, user=1, session=
     fields = {"category_id": 7, "category_code": "a.b.c", "brand": "bella", "price": 9.5} | other
     fields |= {"event_time": time, "event_type": kind, "product_id": product, "user_id": user}
     fields["user_session"] = session
-    return ",".join(str(fields[c]) for c in ev.EVENT_COLUMNS)
+    return ",".join(str(fields[c]) for c in EVENT_COLUMNS)
 
 
 def write(file, rows, header=HEADER):
@@ -153,9 +154,9 @@ STRANGE = {
 )
 def test_a_row_is_judged_alike_alone_and_beside_a_bad_one(field, value):
     """Alone it meets pyarrow's parser, beside a bad row the one that looks for reasons."""
-    text, header = row(**{field: value}), ev.EVENT_COLUMNS
-    alone = ev.parse_block(f"{text}\n".encode(), header, "a.csv")
-    beside = ev.parse_block(f"{text}\nshort\n".encode(), header, "a.csv")
+    text, header = row(**{field: value}), EVENT_COLUMNS
+    alone = parse_block(f"{text}\n".encode(), header, "a.csv")
+    beside = parse_block(f"{text}\nshort\n".encode(), header, "a.csv")
     assert beside.kept.equals(alone.kept)
     assert beside.bad == [*alone.bad, (2, "short line", "short")]
     assert [why for _, why, _ in alone.bad] == [

@@ -29,15 +29,10 @@ import pyarrow.ipc
 from pandas.api.types import union_categoricals
 from pyarrow import feather
 
-from multistage.datasets.events import (
-    QUARANTINE_COLUMNS,
-    SHARD_SCHEMA,
-    TASK_BYTES,
-    Counts,
-    TaskResult,
-    filter_task,
-    plan,
-)
+from multistage.datasets.event_files import TASK_BYTES, plan
+from multistage.datasets.event_parsing import SHARD_SCHEMA
+from multistage.datasets.event_quarantine import QUARANTINE_COLUMNS
+from multistage.datasets.events import Counts, TaskResult, filter_task
 from multistage.datasets.interactions import label
 from multistage.datasets.splits import PAIR
 from multistage.errors import CourseError
