@@ -2,15 +2,19 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+# Private, and what pandas' Index asks in the end: ten times as fast as a binary search.
+from pandas._libs.hashtable import Int64HashTable
+
 
 @dataclass(frozen=True)
 class Catalog:
-    """Columns of the products, ordered by product id, so that look-ups are binary searches."""
+    """Columns of the products, ordered by product id."""
 
     ids: np.ndarray  # int64, shape (products,), ascending
     available: np.ndarray  # bool
@@ -19,8 +23,13 @@ class Catalog:
 
     def positions(self, product_ids: np.ndarray) -> np.ndarray:
         """Return where each product stands in the columns, or -1; shape as ``product_ids``."""
-        found = np.minimum(np.searchsorted(self.ids, product_ids), self.ids.size - 1)
-        return np.where(self.ids[found] == product_ids, found, -1)
+        return self._places.lookup(product_ids.ravel()).reshape(product_ids.shape)
+
+    @cached_property
+    def _places(self) -> Int64HashTable:
+        places = Int64HashTable(self.ids.size)
+        places.map_locations(self.ids)
+        return places
 
 
 @dataclass(frozen=True)

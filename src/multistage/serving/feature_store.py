@@ -220,7 +220,7 @@ class OnlineUserFeatures:
         empty = np.empty(0, "int64")
         lists = {
             name: [
-                empty if row is None else np.array(row[name].int64_list_val.val, "int64")
+                empty if row is None else np.fromiter(row[name].int64_list_val.val, "int64")
                 for row in rows
             ]
             for name in self.lists

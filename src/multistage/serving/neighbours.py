@@ -28,12 +28,15 @@ def neighbour_scores(
     """
     sums = np.zeros((len(starts), weights.shape[1]), np.float32)
     lists = (np.asarray(column, np.int64) for column in (positions, starts, ends))
-    _add_rows(weights.indptr, weights.indices, weights.data, *lists, sums)
+    # Without a sign an index cannot count from the end, and numba need not look whether it does:
+    # the loop takes a third of the time.
+    begins, columns = weights.indptr.view(np.uint32), weights.indices.view(np.uint32)
+    _add_rows(begins, columns, weights.data, *lists, sums)
     return sums
 
 
 # The types are named so that it is compiled when imported, not while the first user waits.
-@numba.njit("(i4[::1], i4[::1], f4[::1], i8[:], i8[:], i8[:], f4[:, ::1])", nogil=True)
+@numba.njit("(u4[::1], u4[::1], f4[::1], i8[:], i8[:], i8[:], f4[:, ::1])", nogil=True)
 def _add_rows(indptr, indices, data, positions, starts, ends, sums):  # noqa: ANN001, ANN202
     last_user = np.full(sums.shape[1], -1)
     for user in range(len(starts)):

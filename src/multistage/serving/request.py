@@ -52,7 +52,7 @@ def check_request(
                 f"{name} has {column.size} values for {users} users: give one each, or one for all."
             )
         if column.size != users:
-            columns[name] = np.broadcast_to(column.reshape(1), (users,))
+            columns[name] = column.reshape(1).repeat(users)
     time, k = columns["time"], columns["k"]
     if not ((time >= 0) & (time < LAST_TIME)).all():  # NaN compares false
         raise RequestError(

@@ -6,7 +6,7 @@ from typing import Any
 
 from merlin.dag import BaseOperator, ColumnSelector, DataFormats
 from merlin.schema import Schema
-from merlin.table import TensorTable
+from merlin.table import NumpyColumn, TensorTable
 
 NO_PRODUCT = -1
 
@@ -43,8 +43,14 @@ class ServingOperator(BaseOperator):
 
     def transform(self, col_selector: ColumnSelector, transformable: TensorTable) -> TensorTable:
         """Run the stage on a table (Merlin's interface)."""
-        columns = {name: column for name, column in transformable.items() if name not in self.drops}
-        return TensorTable(columns | self.run(transformable))
+        # Made empty and filled, for a table made of columns checks each of them, at every stage.
+        table = TensorTable()
+        table.update(transformable)
+        for name in self.drops:
+            del table[name]
+        for name, values in self.run(transformable).items():
+            table[name] = NumpyColumn(*values) if isinstance(values, tuple) else NumpyColumn(values)
+        return table
 
     def compute_output_schema(
         self, input_schema: Schema, col_selector: ColumnSelector, prev_output_schema: Any = None

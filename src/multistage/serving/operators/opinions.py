@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from merlin.schema import ColumnSchema, Schema
 from merlin.table import TensorTable
-from scipy.sparse import csr_matrix
 
 from multistage.features import Neighbours, list_features
 from multistage.serving.catalog import read_catalog
@@ -59,24 +58,20 @@ class RateCandidates(ServingOperator):
         ids = table["candidate_ids"].values
         there = ids != NO_PRODUCT
         positions = np.maximum(self._catalog.positions(ids), 0)
-
-        def of_neighbours(
-            weights: csr_matrix, column: str, newest: int | None = None
-        ) -> np.ndarray:
-            ends = table[column].offsets[1:]
-            starts = table[column].offsets[:-1]
-            if newest:
-                starts = np.maximum(starts, ends - newest)
-            has = self._catalog.positions(table[column].values)
-            scores = neighbour_scores(weights, has, starts, ends)
-            return np.take_along_axis(scores, positions, axis=1)
-
+        users = np.arange(len(ids))[:, None]
+        bought, seen = (self._catalog.positions(table[name].values) for name in ("bought", "seen"))
+        starts, ends = table["bought"].offsets[:-1], table["bought"].offsets[1:]
+        newest = np.maximum(starts, ends - NEWEST)
+        all_seen = table["seen"].offsets[:-1], table["seen"].offsets[1:]
+        by_source = {
+            "bought": neighbour_scores(self._bought, bought, starts, ends),
+            "recent": neighbour_scores(self._bought, bought, newest, ends),
+            "touched": neighbour_scores(self._touched, seen, *all_seen),
+        }
         vectors = self._vectors[positions]
         scores = {
             "tower": np.einsum("ud,ucd->uc", table["user_vector"].values, vectors),
-            "bought": of_neighbours(self._bought, "bought"),
-            "recent": of_neighbours(self._bought, "bought", NEWEST),
-            "touched": of_neighbours(self._touched, "seen"),
+            **{source: scores[users, positions] for source, scores in by_source.items()},
             "popular": self._popular[positions],
         }
         return list_features(scores, there)
