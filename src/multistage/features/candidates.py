@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,22 +24,41 @@ def fuse(lists: Sequence[NDArray[np.int64]], k: int) -> tuple[NDArray[np.int64],
     """
     ids = np.concatenate(lists, axis=1)
     gain = np.concatenate([1 / (FUSION + 1 + np.arange(ranked.shape[1])) for ranked in lists])
-    # Position and place in one number: sorting these is faster than finding the order of those.
-    bits = ids.shape[1].bit_length()
-    keys = np.sort((ids << bits) + np.arange(ids.shape[1]), axis=1)
-    ids, gain = keys >> bits, gain[keys & ((1 << bits) - 1)]
-    gain[ids < 0] = 0.0
-    total = gain.copy()
-    for shift in range(1, len(lists)):  # the same product stands side by side now
-        total[:, :-shift] += np.where(ids[:, shift:] == ids[:, :-shift], gain[:, shift:], 0.0)
-    total[:, 1:][ids[:, 1:] == ids[:, :-1]] = 0.0  # counted at its first place
-    best = np.argsort(-total, axis=1, kind="stable")[:, :k]
-    ids, total = np.take_along_axis(ids, best, axis=1), np.take_along_axis(total, best, axis=1)
-    short = k - ids.shape[1]
-    if short > 0:
-        ids = np.pad(ids, ((0, 0), (0, short)), constant_values=-1)
-        total = np.pad(total, ((0, 0), (0, short)))
-    return np.where(total > 0, ids, -1), total.astype(np.float32)
+    best, total = np.full((len(ids), k), -1), np.zeros((len(ids), k))
+    if ids.size:
+        _fuse(ids, gain, best, total)
+    return best, total.astype(np.float32)
+
+
+@numba.njit(nogil=True)
+def _fuse(ids, gain, best, total):  # noqa: ANN001, ANN202
+    """Add up each row's gains by product, and insert the product where it belongs."""
+    k = best.shape[1]
+    sums = np.zeros(max(ids.max(), 0) + 2)  # the last one is where -1 points to
+    for row in range(ids.shape[0]):
+        for column in range(ids.shape[1]):
+            sums[ids[row, column]] += gain[column]
+        sums[-1] = 0.0
+        filled = 0
+        for column in range(ids.shape[1]):
+            product = ids[row, column]
+            score = sums[product]
+            sums[product] = 0.0  # it counts once
+            if score == 0.0:
+                continue
+            place = filled
+            while place > 0 and (
+                total[row, place - 1] < score
+                or (total[row, place - 1] == score and best[row, place - 1] > product)
+            ):
+                if place < k:
+                    best[row, place] = best[row, place - 1]
+                    total[row, place] = total[row, place - 1]
+                place -= 1
+            if place < k:
+                best[row, place] = product
+                total[row, place] = score
+                filled = min(filled + 1, k)
 
 
 def list_features(

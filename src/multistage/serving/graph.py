@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from merlin.dag import Graph
 from merlin.schema import ColumnSchema, Schema
-from merlin.table import TensorTable
+from merlin.table import NumpyColumn, TensorTable
 
 from multistage.serving.operators import (
     NO_PRODUCT,
@@ -87,7 +87,7 @@ class Recommender:
         request = check_request(user_id, time, k, self._most)
         parts = []
         for begin in range(0, len(request[0]), AT_ONCE):
-            columns = [column[begin : begin + AT_ONCE] for column in request]
+            columns = [NumpyColumn(column[begin : begin + AT_ONCE]) for column in request]
             table = TensorTable(dict(zip(REQUEST_SCHEMA.column_names, columns, strict=True)))
             parts.append(self.runtime.transform(self.graph, table))
         width = int(request[2].max())

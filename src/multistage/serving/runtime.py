@@ -62,8 +62,9 @@ class OnceExecutor:
 
 def _join(node: Node, parents: list[TensorTable], request: TensorTable) -> TensorTable:
     """Return the node's input: its parents' columns and, if these lack some, the request's."""
-    if len(parents) == 1 and len(parents[0]) >= len(node.input_schema):
-        return parents[0]
+    first = parents[0] if parents else request
+    if len(parents) <= 1 and len(first) >= len(node.input_schema):
+        return first
     columns: dict[str, Any] = {}
     for table in (request, *parents):
         columns.update(table.items())

@@ -58,20 +58,17 @@ class RateCandidates(ServingOperator):
         ids = table["candidate_ids"].values
         there = ids != NO_PRODUCT
         positions = np.maximum(self._catalog.positions(ids), 0)
-        users = np.arange(len(ids))[:, None]
         bought, seen = (self._catalog.positions(table[name].values) for name in ("bought", "seen"))
         starts, ends = table["bought"].offsets[:-1], table["bought"].offsets[1:]
         newest = np.maximum(starts, ends - NEWEST)
-        all_seen = table["seen"].offsets[:-1], table["seen"].offsets[1:]
-        by_source = {
-            "bought": neighbour_scores(self._bought, bought, starts, ends),
-            "recent": neighbour_scores(self._bought, bought, newest, ends),
-            "touched": neighbour_scores(self._touched, seen, *all_seen),
-        }
+        first, last = table["seen"].offsets[:-1], table["seen"].offsets[1:]
+        users = np.arange(len(ids))[:, None]
         vectors = self._vectors[positions]
         scores = {
             "tower": np.einsum("ud,ucd->uc", table["user_vector"].values, vectors),
-            **{source: scores[users, positions] for source, scores in by_source.items()},
+            "bought": neighbour_scores(self._bought, bought, starts, ends)[users, positions],
+            "recent": neighbour_scores(self._bought, bought, newest, ends)[users, positions],
+            "touched": neighbour_scores(self._touched, seen, first, last)[users, positions],
             "popular": self._popular[positions],
         }
         return list_features(scores, there)

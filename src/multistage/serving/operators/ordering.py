@@ -31,8 +31,9 @@ class OrderByScore(ServingOperator):
         keys = np.where(ids == NO_PRODUCT, -np.inf, self.keys(table, ids, scores, width))
         order = np.lexsort((ids, -keys), axis=1)[:, :width]
         beyond = np.arange(width) >= k[:, None]
-        ids = np.where(beyond, NO_PRODUCT, np.take_along_axis(ids, order, axis=1))
-        scores = np.where(beyond, np.nan, np.take_along_axis(scores, order, axis=1))
+        users = np.arange(len(ids))[:, None]
+        ids = np.where(beyond, NO_PRODUCT, ids[users, order])
+        scores = np.where(beyond, np.nan, scores[users, order])
         return {"ordered_ids": ids, "ordered_scores": scores.astype("float32")}
 
     def keys(
