@@ -99,6 +99,7 @@ def _pipeline(results: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]
         name: {
             "ndcg_at_10": row["NDCG@10"],
             "interval": [row["low"], row["high"]],
+            "recall_at_10": row["recall@10"],
             "recall_at_100": row["recall@100"],
         }
         for name, row in results.items()

@@ -781,7 +781,7 @@ plt.show()
 # the *same rows* and share most of their luck. The right question is whether the **difference**
 # is above zero.
 #
-# ### Exercise 2.4: better, or luckier?
+# ### Exercise 2.4: better or just luckier
 
 
 # %% tags=["exercise-2.4"]

@@ -20,8 +20,8 @@ class Profile:
     retrieval_batch_size: int = 512
     retrieval_epochs: int = 3
     retrieval_learning_rate: float = 4e-3
-    ranking_epochs: int = 3
-    negatives: int = 40  # a person, when a ranker is trained for a pipeline
+    ranking_epochs: int = 2
+    negatives: int = 30  # a person, when a ranker is trained for a pipeline
     tree_device: str = "cpu"  # XGBoost's; it does not look for a GPU by itself
     # serving
     candidates: int = 100  # products that retrieval hands to the next stage

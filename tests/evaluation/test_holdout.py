@@ -53,6 +53,26 @@ def test_top_k_breaks_ties_by_position_and_leaves_out_minus_infinity():
     assert top_k(scores, 1).tolist() == [[1]]
 
 
+def test_top_k_equals_a_full_stable_sort_in_any_length():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 9, (50, 30)).astype(float)  # full of ties
+    scores[rng.random(scores.shape) < 0.3] = -np.inf
+    scores[0] = -np.inf
+    order = np.argsort(-scores, axis=1, kind="stable")
+    sorted_ = np.where(np.isneginf(np.take_along_axis(scores, order, axis=1)), -1, order)
+    padded = np.pad(sorted_, ((0, 0), (0, 5)), constant_values=-1)
+    for k in (1, 10, 30, 35):
+        np.testing.assert_array_equal(top_k(scores, k), padded[:, :k])
+
+
+def test_the_task_of_some_people_is_theirs_and_learns_from_everybody(task):
+    few = task.of(np.array([1]))
+    assert few.user_ids.tolist() == [4]
+    assert few.relevant.toarray().tolist() == [[0, 0, 0, 1]]
+    assert few.top_k(np.array([[9.0, 8, 1, 2]]), 2).tolist() == [[0, 1]]
+    assert few.purchases is task.purchases
+
+
 def test_waterfall_counts_purchases_that_survive(task):
     stages = waterfall(
         {

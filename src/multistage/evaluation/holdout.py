@@ -5,7 +5,7 @@ end of training, without the products that the user has a training row with. Rel
 user then bought. Products that appeared later are in nobody's catalogue and count for nobody.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -66,6 +66,16 @@ class Holdout:
         """``(n,)`` whether each user has a training row; the others are cold."""
         return np.diff(self.seen.indptr) > 0
 
+    def of(self, people: NDArray[np.int64]) -> "Holdout":
+        """Return the task of some people only, given by their positions."""
+        return replace(
+            self,
+            user_ids=self.user_ids[people],
+            history=self.history[people],
+            seen=self.seen[people],
+            relevant=self.relevant[people],
+        )
+
     def top_k(self, scores: NDArray[np.floating], k: int) -> NDArray[np.int64]:
         """Return each user's ``k`` best unseen products as positions, best first.
 
@@ -83,9 +93,14 @@ def top_k(scores: NDArray[np.floating], k: int) -> NDArray[np.int64]:
 
     Ties go to the lower position. ``-inf`` is left out: a row with fewer finite scores ends in -1.
     """
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    best = np.take_along_axis(scores, order, axis=1)
-    return np.where(np.isneginf(best), -1, order)
+    best = np.full((len(scores), k), -1)
+    last = -min(k, scores.shape[1])  # to sort a whole catalogue for a hundred places is a waste
+    least = np.partition(scores, last, axis=1)[:, last]
+    for places, row, bound in zip(best, scores, least, strict=True):
+        wanted = np.flatnonzero((row >= bound) & (row > -np.inf))
+        order = wanted[np.argsort(-row[wanted], kind="stable")][:k]
+        places[: order.size] = order
+    return best
 
 
 def indicator(

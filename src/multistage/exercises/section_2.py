@@ -185,7 +185,7 @@ EXERCISES = [
     ),
     Exercise(
         id="2.4",
-        title="better, or luckier?",
+        title="better or just luckier",
         hints=(
             "Draw rows with replacement, compute both AUCs on the same rows, keep the difference.",
             "Better means that the 2.5% quantile of the differences is above 0.",
