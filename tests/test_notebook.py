@@ -2,7 +2,7 @@ import nbformat
 import pytest
 
 from multistage.authoring.execute import execute
-from multistage.notebook import read_records
+from multistage.notebook import read_records, trace_as_written
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +34,23 @@ def test_quiet_keeps_noise_out_of_outputs(executed):
 def test_a_notebook_without_records_has_none():
     cells = [nbformat.v4.new_code_cell("1 + 1"), nbformat.v4.new_markdown_cell("auc = 3")]
     assert read_records(nbformat.v4.new_notebook(cells=cells)) == {}
+
+
+def test_merlin_is_traced_as_written_and_a_layer_of_your_own_is_not(monkeypatch):
+    import merlin.models.tf as mm
+    import tensorflow as tf
+    from tensorflow.python.autograph.core import config
+    from tensorflow.python.autograph.impl.conversion import is_allowlisted
+
+    class Own(tf.keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    monkeypatch.setattr(config, "CONVERSION_RULES", config.CONVERSION_RULES)
+    trace_as_written()
+    rules = config.CONVERSION_RULES
+    trace_as_written()  # a cell that is run again
+    assert config.CONVERSION_RULES is rules
+    for written in (mm.MLPBlock, mm.Model.train_step, mm.Encoder.call):
+        assert is_allowlisted(written)
+    assert not is_allowlisted(Own.call)
