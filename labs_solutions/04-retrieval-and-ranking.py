@@ -573,11 +573,11 @@ pd.DataFrame(found).T.round(4)
 # pays for it. A shop that wants discovery may well choose a point between the two, and `reg_factor`
 # is the knob.
 #
-# Two rows give every vector **length one**. A score is then a cosine between -1 and 1, and
-# a softmax over such scores is nearly flat: no product can be far more likely than another, however
+# Two rows give every vector **length one**. A score is then a cosine between -1 and 1, and a
+# softmax over such scores is nearly flat: no product can be far more likely than another, however
 # long you train. Dividing by a **temperature** of 0.1 stretches them to ±10, and the towers learn
-# again. Unit length keeps best sellers from winning by long vectors and lets any index that knows
-# distances serve them; here, free lengths find more.
+# again. No product wins by the length of its vector alone then, and any index that knows distances
+# can serve them; here, free lengths find more and reach further into the tail.
 #
 # ## Which architecture?
 #
