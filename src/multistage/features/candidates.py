@@ -30,7 +30,8 @@ def fuse(lists: Sequence[NDArray[np.int64]], k: int) -> tuple[NDArray[np.int64],
     return best, total.astype(np.float32)
 
 
-@numba.njit(nogil=True)
+# The types are named so that it is compiled when imported, not while the first user waits.
+@numba.njit("(i8[:, :], f8[::1], i8[:, ::1], f8[:, ::1])", nogil=True)
 def _fuse(ids, gain, best, total):  # noqa: ANN001, ANN202
     """Add up each row's gains by product, and insert the product where it belongs."""
     k = best.shape[1]
