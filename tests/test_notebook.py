@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import nbformat
 import pytest
 
@@ -34,6 +37,21 @@ def test_quiet_keeps_noise_out_of_outputs(executed):
 def test_a_notebook_without_records_has_none():
     cells = [nbformat.v4.new_code_cell("1 + 1"), nbformat.v4.new_markdown_cell("auc = 3")]
     assert read_records(nbformat.v4.new_notebook(cells=cells)) == {}
+
+
+PROTOBUF = """
+from multistage.notebook import quiet
+quiet()
+import merlin.schema
+from google.protobuf.internal import api_implementation
+print(api_implementation.Type())
+"""
+
+
+def test_protobuf_stays_compiled_whatever_merlin_wrote_into_the_environment(monkeypatch):
+    monkeypatch.setenv("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")  # as a child finds it
+    ended = subprocess.run([sys.executable, "-c", PROTOBUF], capture_output=True, check=True)
+    assert ended.stdout.strip() != b"python"
 
 
 def test_merlin_is_traced_as_written_and_a_layer_of_your_own_is_not(monkeypatch):

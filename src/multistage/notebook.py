@@ -26,6 +26,17 @@ def quiet() -> None:
     for name in ("absl", "tensorflow", "merlin", "distributed", "feast"):
         # a filter, not a level: TensorFlow sets its own level when it is imported in a notebook
         logging.getLogger(name).addFilter(_is_error)
+    _compiled_protobuf()
+
+
+def _compiled_protobuf() -> None:
+    """Import protobuf's compiled implementation before Merlin asks for the one in pure Python.
+
+    Merlin does so in the environment, where every process started later finds it, the server and
+    its models included. Features of 32 users then take 8 ms to read in place of 3.
+    """
+    os.environ.pop("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", None)
+    import google.protobuf.internal.api_implementation  # noqa: F401
 
 
 def _is_error(entry: logging.LogRecord) -> bool:

@@ -130,6 +130,18 @@ def test_a_large_request_is_answered_in_parts_of_different_width(ask, users, eve
     assert np.isnan(answer["ordered_scores"][others, 2:]).all()
 
 
+def test_requests_answered_together_get_what_each_gets_alone(recommender, users):
+    """Of different length, width and time; together they are more than one part of the graph."""
+    requests = [
+        recommender.check(np.resize(users, size), np.array([NOON + size]), np.array([k], "int32"))
+        for size, k in ((1, 3), (700, 10), (2, CANDIDATES), (700, 1))
+    ]
+    for request, reply in zip(requests, recommender.run_together(requests), strict=True):
+        assert reply["ordered_ids"].shape == (len(request[0]), request[2].max())
+        for name, column in recommender.run(*request).items():
+            assert np.array_equal(reply[name], column, equal_nan=True)
+
+
 def test_k_of_each_user(ask, users):
     answer = ask(users[:2], k=[2, CANDIDATES])
     assert answer["ordered_ids"].shape == (2, CANDIDATES)

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ import tritonclient.grpc as grpc
 from conftest import CANDIDATES, NOON
 from tritonclient.utils import InferenceServerException
 
-from multistage.serving.client import Client, ServerError
+from multistage.serving.client import Client, Reply, ServerError
 from multistage.serving.load import run_load
 from multistage.serving.triton import TritonError, TritonServer, free_port
 
@@ -105,10 +107,11 @@ def test_a_bad_request_gets_its_reason_and_the_next_one_an_answer(client, users,
 @pytest.mark.parametrize(
     ("name", "values", "kind"),
     [
-        ("user_id", np.ones(1, "float32"), "FP32"),
-        ("user_id", np.ones(1, "int32"), "INT32"),
-        ("user", np.ones(1, "int64"), "INT64"),
-        ("user_id", np.ones((1, 1), "int64"), "INT64"),
+        ("user_id", np.ones((1, 1), "float32"), "FP32"),
+        ("user_id", np.ones((1, 1), "int32"), "INT32"),
+        ("user", np.ones((1, 1), "int64"), "INT64"),
+        ("user_id", np.ones(1, "int64"), "INT64"),
+        ("user_id", np.ones((2, 1), "int64"), "INT64"),
         (None, None, None),
     ],
 )
@@ -119,8 +122,8 @@ def test_wrong_dtype_name_shape_or_missing_input(server, client, users, name, va
         inputs = [grpc.InferInput(name, values.shape, kind)]
         inputs[0].set_data_from_numpy(values)
     else:
-        inputs = [grpc.InferInput("k", [1], "INT32")]
-        inputs[0].set_data_from_numpy(np.ones(1, "int32"))
+        inputs = [grpc.InferInput("k", [1, 1], "INT32")]
+        inputs[0].set_data_from_numpy(np.ones((1, 1), "int32"))
     with pytest.raises(InferenceServerException, match=r"input|shape|data-type|dims"):
         connection.infer("recommender", inputs)
     connection.close()
@@ -134,17 +137,50 @@ def test_load_of_several_clients_without_an_error(server, users):
     assert len(load.latencies) == load.users == 400
 
 
-def test_metrics_count_the_requests(server, client, users):
-    def count():
-        with urllib.request.urlopen(server.metrics_url, timeout=30) as page:
-            text = page.read().decode()
-        lines = [line for line in text.splitlines() if line.startswith("nv_inference_request_suc")]
-        return float(lines[0].split()[-1])
+def counted(server, name):
+    """Return one number of the server's metrics page."""
+    with urllib.request.urlopen(server.metrics_url, timeout=30) as page:
+        lines = page.read().decode().splitlines()
+    return float(next(line for line in lines if line.startswith(name)).split()[-1])
 
-    before = count()
+
+def test_metrics_count_the_requests(server, client, users):
+    answered = partial(counted, server, "nv_inference_request_success")
+    before = answered()
     client.recommend(users[:1])
-    wait_until(lambda: count() > before)  # counted after the answer has left
-    assert count() == before + 1
+    wait_until(lambda: answered() > before)  # counted after the answer has left
+    assert answered() == before + 1
+
+
+def test_waiting_requests_share_a_run_and_each_gets_its_own_answer_or_error(server, users):
+    """Requests of different length, width and time meet, bad ones among them."""
+
+    def question(number):
+        size, k = 1 + number % 3, 1 + number % 7
+        return {"users": users[number : number + size], "time": NOON + 3_600 * number, "k": k}
+
+    questions = [question(number) for number in range(24)]
+    questions += [{"users": users[:1], "k": 0}, {"users": users[:2], "time": float("nan")}]
+
+    def answer(question):
+        with Client(server.grpc_url) as client:
+            try:
+                return client.recommend(**question)
+            except ServerError as error:
+                return str(error)
+
+    alone = [answer(question) for question in questions]
+    runs = partial(counted, server, "nv_inference_exec_count")
+    before = runs()
+    with ThreadPoolExecutor(len(questions)) as pool:
+        together = list(pool.map(answer, questions))
+    assert runs() - before < len(questions) / 2
+    for one, other in zip(alone[:24], together[:24], strict=True):
+        for name in Reply.__dataclass_fields__:
+            assert np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
+    assert together[24:] == alone[24:]
+    assert "between 1 and" in together[24]
+    assert "a number" in together[25]
 
 
 def listening(port: int) -> set[str]:

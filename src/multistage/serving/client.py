@@ -77,7 +77,7 @@ class Client:
             answer = self._connection.infer(MODEL, inputs, client_timeout=self._timeout)
         except InferenceServerException as error:
             raise ServerError(self._reason(error)) from None
-        return Reply(*(answer.as_numpy(name) for name in Reply.__dataclass_fields__))
+        return Reply(*(answer.as_numpy(name)[0] for name in Reply.__dataclass_fields__))
 
     def _reason(self, error: InferenceServerException) -> str:
         said = error.message()
@@ -88,8 +88,9 @@ class Client:
         return said
 
     def _input(self, name: str, values: np.ndarray, kind: str) -> object:
-        tensor = self._grpc.InferInput(name, values.shape, kind)
-        tensor.set_data_from_numpy(values)
+        row = values[None]  # the server batches requests: each is one row
+        tensor = self._grpc.InferInput(name, row.shape, kind)
+        tensor.set_data_from_numpy(row)
         return tensor
 
 

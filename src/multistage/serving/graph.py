@@ -1,5 +1,6 @@
 """The four-stage graph, and the thing that answers requests with it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from multistage.serving.operators import (
     ScoreCandidates,
     ServingOperator,
 )
-from multistage.serving.request import check_request
+from multistage.serving.request import Request, check_request
 from multistage.serving.runtime import ServingRuntime, load_graph
 
 if TYPE_CHECKING:
@@ -79,22 +80,41 @@ class Recommender:
         return cls(load_graph(folder))
 
     def run(self, user_id: np.ndarray, time: np.ndarray, k: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the reply's columns; see :func:`multistage.serving.request.check_request`.
+        """Return the reply's columns; see :func:`multistage.serving.request.check_request`."""
+        return self.run_together([self.check(user_id, time, k)])[0]
 
-        A large request is answered part by part, so that it needs little memory. Steps of the
-        runtime are then those of the last part.
+    def check(self, user_id: np.ndarray, time: np.ndarray, k: np.ndarray) -> Request:
+        """Return a request as :meth:`run_together` takes it, or raise ``RequestError``."""
+        return check_request(user_id, time, k, self._most)
+
+    def run_together(self, requests: Sequence[Request]) -> list[dict[str, np.ndarray]]:
+        """Return the reply's columns of each of several checked requests.
+
+        The graph runs once for all users, since many cost little more than one; nobody's answer
+        depends on the others. More than a thousand users are answered part by part, so that they
+        need little memory. Steps of the runtime are then those of the last part.
         """
-        request = check_request(user_id, time, k, self._most)
+        together = [np.concatenate(columns) for columns in zip(*requests, strict=True)]
         parts = []
-        for begin in range(0, len(request[0]), AT_ONCE):
-            columns = [NumpyColumn(column[begin : begin + AT_ONCE]) for column in request]
+        for begin in range(0, len(together[0]), AT_ONCE):
+            columns = [NumpyColumn(column[begin : begin + AT_ONCE]) for column in together]
             table = TensorTable(dict(zip(REQUEST_SCHEMA.column_names, columns, strict=True)))
             parts.append(self.runtime.transform(self.graph, table))
-        width = int(request[2].max())
-        return {
+        width = int(together[2].max())
+        reply = {
             name: np.concatenate([_widened(part[name].values, width) for part in parts])
             for name in REPLY
         }
+        ends = np.cumsum([len(user_id) for user_id, _, _ in requests])
+        return [
+            {name: _narrowed(column[end - len(k) : end], k) for name, column in reply.items()}
+            for end, (_, _, k) in zip(ends, requests, strict=True)
+        ]
+
+
+def _narrowed(column: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Return a column as wide as its own request: another one may want more products."""
+    return column if column.ndim == 1 else column[:, : k.max()]
 
 
 def _widened(column: np.ndarray, width: int) -> np.ndarray:

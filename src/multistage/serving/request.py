@@ -9,6 +9,7 @@ from multistage.errors import CourseError
 MODEL = "recommender"  # its name on the server
 MAX_USERS = 10_000
 LAST_TIME = 4_102_444_800.0  # 2100-01-01, seconds since 1970
+Request = tuple[np.ndarray, np.ndarray, np.ndarray]  # user_id, time, k: one value a user
 
 
 class Mark(IntEnum):
@@ -23,9 +24,7 @@ class RequestError(CourseError):
     """A request that cannot be answered; the message says what was wrong with it."""
 
 
-def check_request(
-    user_id: np.ndarray, time: np.ndarray, k: np.ndarray, most: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def check_request(user_id: np.ndarray, time: np.ndarray, k: np.ndarray, most: int) -> Request:
     """Return the three columns of a request, one value a user, or say what is wrong.
 
     Args:

@@ -157,6 +157,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 # Requests may leave these out: the model file fills them in.
 OPTIONAL = ("time", "k")
+AT_ONCE = 64  # requests
 
 
 def _config(inputs: Schema, outputs: Schema) -> str:
@@ -164,13 +165,15 @@ def _config(inputs: Schema, outputs: Schema) -> str:
     from google.protobuf import text_format
     from merlin.systems.triton.export import _convert_dtype
 
-    config = model_config.ModelConfig(name=MODEL, backend="python")
+    config = model_config.ModelConfig(name=MODEL, backend="python", max_batch_size=AT_ONCE)
+    config.dynamic_batching.SetInParent()  # what waits is answered together, as soon as may be
     config.instance_group.add(kind=model_config.ModelInstanceGroup.KIND_CPU, count=1)
     for column in inputs:
         config.input.add(
             name=column.name,
             data_type=_convert_dtype(column.dtype),
             dims=[-1],
+            allow_ragged_batch=True,  # one request asks for more users than another
             optional=column.name in OPTIONAL,
         )
     for column in outputs:

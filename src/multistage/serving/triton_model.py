@@ -1,6 +1,7 @@
 """The Triton side of an exported graph: copied into the model repository as ``model.py``.
 
-A request that cannot be answered gets an error of its own; the next one is served.
+Triton hands over all requests that waited while the last ones were answered, each a row of users.
+A request that cannot be answered gets an error of its own; the others and the next are served.
 """
 
 import time
@@ -30,25 +31,50 @@ class TritonPythonModel:
             self._recommender.run(np.arange(users), np.array([0.0]), np.array([1], "int32"))
 
     def execute(self, requests: list) -> list:
-        """Answer each request, or say what is wrong with it."""
-        return [self._answer(request) for request in requests]
+        """Answer the requests that were waiting, together, or say what is wrong with one."""
+        from multistage.serving.request import RequestError
 
-    def _answer(self, request: "pb_utils.InferenceRequest") -> "pb_utils.InferenceResponse":
+        responses, questions = {}, {}
+        for place, request in enumerate(requests):
+            try:
+                questions[place] = self._recommender.check(*self._columns(request))
+            except RequestError as error:
+                responses[place] = _error(str(error))
+        responses.update(zip(questions, self._answer(list(questions.values())), strict=True))
+        return [responses[place] for place in range(len(requests))]
+
+    def _columns(self, request: "pb_utils.InferenceRequest") -> tuple[np.ndarray, ...]:
         from multistage.serving.request import RequestError
 
         inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        if "user_id" not in inputs:
+            raise RequestError("input user_id is missing: say who asks.")
+        if len(inputs["user_id"]) != 1:
+            shape = inputs["user_id"].shape
+            raise RequestError(f"user_id has the shape {shape}: send users as one row.")
         when = inputs.get("time", np.array([time.time()]))
         k = inputs.get("k", np.array([self._recommender.default_k], "int32"))
+        return inputs["user_id"], when, k
+
+    def _answer(self, questions: list) -> list:
+        if not questions:
+            return []
         try:
-            answer = self._recommender.run(inputs["user_id"], when, k)
-        except RequestError as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
+            answers = self._recommender.run_together(questions)
         except Exception:
-            text = traceback.format_exc()
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(text))
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, column) for name, column in answer.items()]
-        )
+            if len(questions) == 1:
+                return [_error(traceback.format_exc())]
+            return [self._answer([question])[0] for question in questions]
+        return [
+            pb_utils.InferenceResponse(
+                [pb_utils.Tensor(name, column[None]) for name, column in answer.items()]
+            )
+            for answer in answers
+        ]
+
+
+def _error(text: str) -> "pb_utils.InferenceResponse":
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(text))
 
 
 def _one_thread() -> None:
