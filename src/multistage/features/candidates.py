@@ -79,22 +79,34 @@ def list_features(
         ``<source>_score`` and ``<source>_rank`` (``log(1 + rank)``, 0 for the best) of each, both
         ``(n, k)`` float32; 0 where there is no candidate.
     """
-    stack = np.where(there, np.stack(list(scores.values())), 0.0)  # (sources, n, k)
-    count = np.maximum(there.sum(axis=1, keepdims=True), 1)
-    centred = np.where(there, stack - stack.sum(axis=2, keepdims=True) / count, 0.0)
-    spread = np.sqrt((centred**2).sum(axis=2, keepdims=True) / count)
-    distance = (centred / (spread + 1e-6)).astype(np.float32)
+    features = {}
+    for source, column in scores.items():
+        distance = features[f"{source}_score"] = np.zeros(there.shape, np.float32)
+        rank = features[f"{source}_rank"] = np.zeros(there.shape, np.float32)
+        _describe(np.ascontiguousarray(column, np.float64), there, distance, rank)
+    return features
 
-    order = np.argsort(np.where(there, -stack, np.inf), axis=2, kind="stable")
-    logs = np.log1p(np.arange(stack.shape[2])).astype(np.float32)
-    rank = np.empty_like(distance)
-    np.put_along_axis(rank, order, np.broadcast_to(logs, order.shape), axis=2)
-    rank = np.where(there, rank, np.float32(0))
-    return {
-        f"{source}_{what}": values[i]
-        for i, source in enumerate(scores)
-        for what, values in (("score", distance), ("rank", rank))
-    }
+
+@numba.njit("(f8[:, ::1], b1[:, :], f4[:, ::1], f4[:, ::1])", nogil=True)
+def _describe(scores, there, distance, rank):  # noqa: ANN001, ANN202
+    """Fill in each candidate's distance from its list's mean, and its rank; see above."""
+    logs = np.log1p(np.arange(scores.shape[1]))
+    for row in range(scores.shape[0]):
+        places = np.flatnonzero(there[row])
+        if not places.size:
+            continue
+        own = scores[row][places]
+        mean = own.mean()
+        spread = np.sqrt(np.square(own - mean).mean()) + 1e-6
+        for one in range(own.size):
+            distance[row, places[one]] = (own[one] - mean) / spread
+            # A hundred comparisons at once are sooner counted than sorted.
+            ahead = 0
+            for other in range(one):
+                ahead += own[other] >= own[one]
+            for other in range(one + 1, own.size):
+                ahead += own[other] > own[one]
+            rank[row, places[one]] = logs[ahead]
 
 
 def top_positions(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
