@@ -724,7 +724,8 @@ for size in (128, 1_024):
 
 # %%
 from multistage.evaluation import baselines
-from multistage.features import Neighbours, fuse, list_features
+from multistage.features import Neighbours
+from multistage.features.candidates import fuse, list_features
 
 tuned = {}
 for strength in (100.0, 200.0, 400.0, 800.0):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from multistage.features import Neighbours, ease_weights, fuse, list_features, top_positions
+from multistage.features import Neighbours, ease_weights
+from multistage.features.candidates import fuse, list_features, top_positions
 
 
 def test_fusion_adds_reciprocal_ranks_by_hand():

@@ -7,7 +7,8 @@ import pandas as pd
 from merlin.schema import ColumnSchema, Schema
 from merlin.table import TensorTable
 
-from multistage.features import Neighbours, list_features
+from multistage.features import Neighbours
+from multistage.features.candidates import list_features
 from multistage.serving.catalog import read_catalog
 from multistage.serving.neighbours import neighbour_scores
 from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
@@ -54,7 +55,7 @@ class RateCandidates(ServingOperator):
         )
 
     def run(self, table: TensorTable) -> dict[str, np.ndarray]:
-        """Return the columns; see :func:`multistage.features.list_features`."""
+        """Return the columns; see :func:`multistage.features.candidates.list_features`."""
         ids = table["candidate_ids"].values
         there = ids != NO_PRODUCT
         positions = np.maximum(self._catalog.positions(ids), 0)

@@ -6,7 +6,8 @@ import numpy as np
 from merlin.schema import ColumnSchema, Schema
 from merlin.table import TensorTable
 
-from multistage.features import Neighbours, fuse, top_positions
+from multistage.features import Neighbours
+from multistage.features.candidates import fuse, top_positions
 from multistage.serving.catalog import popular_products, read_catalog
 from multistage.serving.neighbours import neighbour_scores
 from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
