@@ -3,6 +3,7 @@
 Usage: ``python benchmarks/serving.py [--dataset store] [--profile laptop] [--requests 10000]``.
 It needs section 4's exports, prints a table, and writes ``build/bench/serving.json``. Floor is the
 median time of the same kernels called bare: query tower, search, ranker on 100 candidates.
+``python_loop_ms`` tells how fast the machine was meanwhile: 0.15 where it was left to itself.
 """
 
 import argparse
@@ -69,14 +70,17 @@ def measure(workspace: Workspace, folder: Path, requests: int) -> dict[str, floa
     ours.export(str(folder / "ours"), runtime=ServingRuntime())
     single = list(everybody.reshape(-1, 1))
     batches = [np.resize(everybody[i:], BATCH) for i in range(0, len(everybody), BATCH)]
+    loop = [python_loop()]
     with TritonServer(folder / "ours") as server:
         ready = server.seconds_to_ready
         run_load(server.grpc_url, single, 200, time=NOON)
         alone = run_load(server.grpc_url, single, 2_000, time=NOON)
+        loop.append(python_loop())
         batched = run_load(server.grpc_url, batches, 300, time=NOON)
         before = resident_megabytes(server)
         load = run_load(server.grpc_url, single, requests, clients=CLIENTS, time=NOON)
         after = resident_megabytes(server)
+    loop.append(python_loop())
     large = grown(exports, folder / "large", LARGE)
     many = four_stages(large, workspace.profile.candidates)
     many.export(str(folder / "many"), runtime=ServingRuntime())
@@ -97,9 +101,25 @@ def measure(workspace: Workspace, folder: Path, requests: int) -> dict[str, floa
         "clients": CLIENTS,
         "requests_per_second": rate(load),
         "ready_seconds": ready,
+        "python_loop_ms": float(np.median(loop)),
         "memory_mb": after,
         "memory_growth_mb": after - before,
     }
+
+
+def python_loop() -> float:
+    """Return the milliseconds of a fixed loop in pure Python: how fast the machine is just now.
+
+    On a shared machine the same request takes 1.7 times as long in one minute as in another, and
+    so does this loop.
+    """
+    seconds = []
+    for _ in range(1_000):
+        begin, total = perf_counter(), 0
+        for number in range(3_000):
+            total += number * number
+        seconds.append(perf_counter() - begin)
+    return float(np.median(seconds) * 1_000)
 
 
 def grown(exports: Path, folder: Path, products: int) -> Path:

@@ -105,7 +105,7 @@ someone = int(users["user_id"].iloc[0])
 store.get_online_features(
     features=["user_features:user_activity", "user_features:seen"],
     entity_rows=[{"user_id": someone}, {"user_id": -1}],
-).to_df()
+).to_df()[["user_id", "user_activity", "seen"]]
 
 # %% [markdown]
 # The second row is a user whom nobody knows. Feast answers with nulls. Keep that in mind.
@@ -541,12 +541,7 @@ with workspace.write("serving/model_repository", producer="05-deployment") as fo
     graph.export(folder, runtime=ServingRuntime())
 model_repository = workspace.read("serving/model_repository")
 config = (model_repository / "recommender" / "config.pbtxt").read_text()
-print(
-    config[: config.index("input {", 60)],
-    "...",
-    config[config.index("dynamic_batching") :],
-    sep="\n",
-)
+print(config[: config.index("output")], "...\n", config[config.index("dynamic") :], sep="")
 
 # %% [markdown]
 # Two lines of it matter under load. `dynamic_batching` has Triton collect what arrives while the
@@ -645,9 +640,7 @@ def users_per_second(size, clients):
 fig, axes = plt.subplots(1, 3, figsize=(10, 2.6))
 axes[0].hist(np.array(load.latencies) * 1_000, bins=40, color="#4c78a8")
 axes[0].set(xlabel="milliseconds a request", ylabel="requests", title="one user, four clients")
-axes[1].bar(
-    list("1248"), [users_per_second(1, clients) for clients in (1, 2, 4, 8)], color="#f58518"
-)
+axes[1].bar(["1", "4", "8"], [users_per_second(1, n) for n in (1, 4, 8)], color="#f58518")
 axes[1].set(xlabel="clients, one user each", ylabel="users a second", title="Triton collects")
 axes[2].bar(["1", "8", "32"], [users_per_second(size, 1) for size in (1, 8, 32)], color="#f58518")
 axes[2].set(xlabel="users in a request", ylabel="users a second", title="the client collects")
