@@ -1,5 +1,6 @@
 """What tests of several folders share: the course itself, and small courses to break."""
 
+import signal
 import sys
 import types
 from pathlib import Path
@@ -10,6 +11,10 @@ import pytest
 from multistage.exercises import Exercise
 
 COURSE = Path(__file__).resolve().parents[1]
+
+# A shell starts what runs in its background with interrupts ignored, and every process below
+# inherits that: tests that interrupt something would wait in vain.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -157,7 +157,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 # Requests may leave these out: the model file fills them in.
 OPTIONAL = ("time", "k")
-AT_ONCE = 64  # requests
+AT_ONCE = 32  # requests
 
 
 def _config(inputs: Schema, outputs: Schema) -> str:
