@@ -157,7 +157,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 # Requests may leave these out: the model file fills them in.
 OPTIONAL = ("time", "k")
-AT_ONCE = 32  # requests
+MOST_TOGETHER = 32  # requests in one run of the graph
 
 
 def _config(inputs: Schema, outputs: Schema) -> str:
@@ -165,7 +165,7 @@ def _config(inputs: Schema, outputs: Schema) -> str:
     from google.protobuf import text_format
     from merlin.systems.triton.export import _convert_dtype
 
-    config = model_config.ModelConfig(name=MODEL, backend="python", max_batch_size=AT_ONCE)
+    config = model_config.ModelConfig(name=MODEL, backend="python", max_batch_size=MOST_TOGETHER)
     config.dynamic_batching.SetInParent()  # what waits is answered together, as soon as may be
     config.instance_group.add(kind=model_config.ModelInstanceGroup.KIND_CPU, count=1)
     for column in inputs:

@@ -13,6 +13,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils  # exists inside of Triton only
 
 from multistage.notebook import quiet
+from multistage.serving.request import RequestError
 
 
 class TritonPythonModel:
@@ -33,8 +34,6 @@ class TritonPythonModel:
 
     def execute(self, requests: list) -> list:
         """Answer the requests that were waiting, together, or say what is wrong with one."""
-        from multistage.serving.request import RequestError
-
         responses, questions = {}, {}
         for place, request in enumerate(requests):
             try:
@@ -45,8 +44,6 @@ class TritonPythonModel:
         return [responses[place] for place in range(len(requests))]
 
     def _columns(self, request: "pb_utils.InferenceRequest") -> tuple[np.ndarray, ...]:
-        from multistage.serving.request import RequestError
-
         inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         if "user_id" not in inputs:
             raise RequestError("input user_id is missing: say who asks.")
