@@ -8,6 +8,7 @@ each in a process of its own, prints what they left in ``results``, and writes
 import argparse
 import json
 import linecache
+import os
 import re
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def main() -> None:
     for dataset in options.datasets:
         for part in LABS:
             print(f"{dataset}, {part} …", flush=True)
-            found = _in_a_process(part, dataset, options.profile)
+            found = run_cells(part, dataset, options.profile)
             quality.setdefault(dataset, {})[part] = PARTS[part](found)
             _print(quality[dataset][part])
     target = ROOT / "build" / "bench" / "quality.json"
@@ -45,7 +46,17 @@ def main() -> None:
     print(f"written: {target.relative_to(ROOT)}")
 
 
-def _in_a_process(part: str, dataset: str, profile: str) -> dict[str, dict[str, float]]:
+def run_cells(
+    part: str, dataset: str, profile: str, environment: dict[str, str] | None = None
+) -> dict[str, dict[str, float]]:
+    """Run the cells of the lab of ``part`` in a process of its own; return its ``results``.
+
+    Args:
+        part: one of ``LABS``.
+        dataset: the data set of the lab's workspace.
+        profile: its sizes.
+        environment: variables that the process gets beside those of this one.
+    """
     with tempfile.TemporaryDirectory() as folder:
         into = Path(folder) / "results.json"
         command = [sys.executable, __file__, "--cells", part, "--datasets", dataset]
@@ -53,6 +64,7 @@ def _in_a_process(part: str, dataset: str, profile: str) -> dict[str, dict[str, 
             [*command, "--profile", profile, "--into", into],
             check=True,
             cwd=ROOT / "labs_solutions",
+            env={**os.environ, **(environment or {})},
             stdout=subprocess.DEVNULL,
         )
         return json.loads(into.read_text())
