@@ -61,7 +61,9 @@ def load_libraries(files: list[Path]) -> None:
     """Load shared libraries in an order in which each finds those that it needs.
 
     The loader takes a library that is in memory before it looks for a file of that name. What
-    cannot be loaded (a library that needs a driver, on a machine without) is left out.
+    cannot be loaded (a library that needs a driver, on a machine without) is left out. Each is
+    loaded for those that ask for it by name: were its functions everybody's, cuBLAS' libnvblas
+    would answer the calls of SciPy and scikit-learn to their own BLAS.
     """
     while files:
         left = [file for file in files if not _load(file)]
@@ -101,7 +103,7 @@ def _wheels() -> Path | None:
 
 def _load(file: Path) -> bool:
     try:
-        ctypes.CDLL(str(file), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(file))
     except OSError:
         return False
     return True

@@ -1,5 +1,6 @@
 """The profile gpu, on a machine without a GPU: what it sets, and states that are simulated."""
 
+import ctypes
 import os
 import re
 import shutil
@@ -90,10 +91,13 @@ def test_a_kernel_takes_memory_as_it_needs_it():
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="g++ builds the two libraries")
-def test_libraries_are_loaded_whatever_their_order(tmp_path):
-    """liba needs libb, which no path of the loader holds: libb has to be loaded first."""
+def test_libraries_are_loaded_whatever_their_order_and_answer_nobody_else(tmp_path):
+    """liba needs libb, which no path of the loader holds: libb has to be loaded first.
+
+    What they define stays theirs: among CUDA's libraries, libnvblas has the names of BLAS.
+    """
     (tmp_path / "b.cc").write_text('extern "C" int b() { return 7; }')
-    (tmp_path / "a.cc").write_text('extern "C" int b(); extern "C" int a() { return b(); }')
+    (tmp_path / "a.cc").write_text('extern "C" int b(); extern "C" int course_a() { return b(); }')
     for name, needs in (("b", ""), ("a", "-L. -l:libb_course.so.1")):
         library = f"lib{name}_course.so.1"
         command = f"g++ -shared -fPIC {name}.cc -o {library} -Wl,-soname,{library} {needs}"
@@ -101,6 +105,8 @@ def test_libraries_are_loaded_whatever_their_order(tmp_path):
     (tmp_path / "libbroken.so").write_text("no library")
     load_libraries(sorted(tmp_path.glob("lib*.so*")))
     assert "liba_course.so.1" in Path("/proc/self/maps").read_text()
+    with pytest.raises(AttributeError, match="undefined symbol"):
+        _ = ctypes.CDLL(None).course_a
 
 
 def test_profile_gpu_says_where_trees_grow():
