@@ -100,7 +100,10 @@ def boost(dataset: str, profile: str) -> dict[str, dict[str, float]]:
     from multistage.workspace import Workspace
 
     tables = Workspace.open(dataset, profile).read("features/tables")
-    train, test = (pd.read_parquet(tables / name) for name in ("train", "test"))
+    train, test = (
+        pd.concat(map(pd.read_parquet, sorted((tables / name).glob("*.parquet"))))
+        for name in ("train", "test")
+    )
     inputs = train.columns.drop("target")
     results = {}
     for name, device in {"gpu": "cuda", "cpu": "cpu"}.items():
