@@ -17,7 +17,7 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from quality import LABS, PARTS, ROOT, run_cells
+from quality import LABS, PARTS, ROOT, print_table, run_cells
 
 from multistage.device import require_gpu
 
@@ -41,14 +41,18 @@ def main() -> None:
         print(f"{part} …", flush=True)
         if part == "index":
             found[part] = search()
+            print_table(found[part])
         elif part == "trees":
             found[part] = boost(options.dataset, options.profile)
+            print_table(found[part])
         else:
             found[part] = {
                 device: PARTS[part](run_cells(part, options.dataset, options.profile, environment))
                 for device, environment in {"gpu": {}, "cpu": HIDDEN}.items()
             }
-        _print(found[part])
+            for device, table in found[part].items():
+                print(f"on the {device}")
+                print_table(table)
     target = ROOT / "build" / "bench" / "gpu.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(found, indent=1))
@@ -125,18 +129,6 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
     start = time.perf_counter()
     result = work()
     return result, time.perf_counter() - start
-
-
-def _print(part: dict[str, Any]) -> None:
-    import pandas as pd
-
-    tables = {device: pd.DataFrame(table) for device, table in part.items() if _is_nested(table)}
-    table = pd.concat({d: t.T for d, t in tables.items()}, axis=1) if tables else pd.DataFrame(part)
-    print(table.to_string(float_format="%.4f"), flush=True)
-
-
-def _is_nested(table: dict[str, Any]) -> bool:
-    return isinstance(next(iter(table.values())), dict)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def main() -> None:
             print(f"{dataset}, {part} …", flush=True)
             found = run_cells(part, dataset, options.profile)
             quality.setdefault(dataset, {})[part] = PARTS[part](found)
-            _print(quality[dataset][part])
+            print_table(quality[dataset][part])
     target = ROOT / "build" / "bench" / "quality.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(quality, indent=1))
@@ -124,10 +124,14 @@ def _pipeline(results: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]
 PARTS = {"architectures": _architectures, "pipeline": _pipeline}
 
 
-def _print(table: dict[str, dict[str, Any]]) -> None:
+def print_table(table: dict[str, dict[str, Any]]) -> None:
+    """Print a row for each name, an interval as ``0.1234 to 0.2345``."""
     import pandas as pd
 
-    print(pd.DataFrame(table).T.to_string(float_format="%.4f"))
+    frame = pd.DataFrame(table).T
+    if "interval" in frame:
+        frame["interval"] = ["{:.4f} to {:.4f}".format(*bounds) for bounds in frame["interval"]]
+    print(frame.to_string(float_format="{:.4f}".format), flush=True)
 
 
 if __name__ == "__main__":
