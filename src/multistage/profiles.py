@@ -42,10 +42,10 @@ PROFILES = {
     "laptop": Profile("laptop"),
     "gpu": Profile(
         "gpu",
-        users=200_000,
-        products=20_000,
-        batch_size=16_384,
-        retrieval_batch_size=8_192,
+        users=20_000,  # labs compare whole catalogues: memory goes with users times products
+        products=3_000,
+        batch_size=8_192,
+        retrieval_batch_size=1_024,
         tree_device="cuda",
         requests=2_000,
     ),
