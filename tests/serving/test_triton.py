@@ -263,6 +263,26 @@ def test_a_server_of_somebody_else_is_not_taken_for_ones_own(server, model_repos
     assert not other._ready()
 
 
+def is_free(port):
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def test_the_ports_of_one_server_differ(monkeypatch):
+    """Of three ports each drawn by itself, two are the same once in four thousand starts."""
+    threes = (range(port, port + 3) for port in range(20_000, 32_000, 3))
+    ports = next(three for three in threes if all(map(is_free, three)))
+    monkeypatch.setattr("multistage.serving.triton.UNASSIGNED", ports)
+    for _ in range(10):
+        server = TritonServer("repository", http_port=ports[1])
+        server._prepare()
+        urls = (server.http_url, server.grpc_url, server.metrics_url.removesuffix("/metrics"))
+        assert {int(url.rsplit(":", 1)[1]) for url in urls} == set(ports)
+        server.stop()
+
+
 def test_a_free_port_is_none_that_any_program_may_be_given():
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert len({free_port() for _ in range(20)}) > 15  # two attendees hardly choose the same

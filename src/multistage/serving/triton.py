@@ -18,7 +18,7 @@ import sysconfig
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,15 @@ class TritonError(CourseError):
     """The server did not start, or is gone; the message gives the log's own reason."""
 
 
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that is free now.
+def free_port(besides: Collection[int | None] = ()) -> int:
+    """Return a TCP port of the loopback interface that is free now, and none of ``besides``.
 
     Triton binds its ports half a minute later. So this is none that the kernel would give to the
     next connection of some program.
     """
     for port in random.SystemRandom().sample(UNASSIGNED, len(UNASSIGNED)):
+        if port in besides:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((LOOPBACK, port))
             return port
@@ -220,7 +222,8 @@ class TritonServer:
                         f"tritonserver cannot start: port {port} is taken. Stop what listens on "
                         "it, or choose another."
                     ) from None
-        self._ports = [port or free_port() for port in self._ports]
+        for place, port in enumerate(self._ports):
+            self._ports[place] = port or free_port(besides=self._ports)
         self._folder = Path(tempfile.mkdtemp(prefix="triton-"))
 
     def _launch(self) -> None:
