@@ -20,6 +20,7 @@ import numpy as np
 from quality import LABS, PARTS, ROOT, print_table, run_cells
 
 from multistage.device import require_gpu
+from multistage.errors import CourseError
 
 HIDDEN = {"CUDA_VISIBLE_DEVICES": ""}  # what a process without a GPU sees
 PRODUCTS, QUESTIONS, DIM, NEIGHBOURS = 1_000_000, 2_000, 64, 100
@@ -60,7 +61,12 @@ def main() -> None:
 
 
 def describe() -> dict[str, Any]:
-    """Return the names and versions of what the figures depend on."""
+    """Return the names and versions of what the figures depend on.
+
+    Raises:
+        CourseError: if TensorFlow sees no GPU.
+    """
+    gpus = require_gpu()
     driver = subprocess.run(
         ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"],
         check=True,
@@ -69,7 +75,7 @@ def describe() -> dict[str, Any]:
     )
     versions = {name: metadata.version(name) for name in PACKAGES}
     return {
-        "gpus": require_gpu(),
+        "gpus": gpus,
         "driver, memory": driver.stdout.split("\n")[0],
         "cores": os.cpu_count(),
         **versions,
@@ -132,4 +138,7 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CourseError as error:
+        raise SystemExit(str(error)) from None
