@@ -13,7 +13,7 @@ WORKDIR /course
 COPY Makefile pyproject.toml ./
 COPY requirements requirements
 COPY src src
-RUN make setup PYTHON=python3.11 && rm -rf /root/.cache
+RUN make setup PYTHON=python3.11 && rm -rf ~/.cache
 
 FROM python:3.11.11-slim-bookworm AS cpu
 RUN apt-get update \

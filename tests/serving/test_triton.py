@@ -263,17 +263,11 @@ def test_a_server_of_somebody_else_is_not_taken_for_ones_own(server, model_repos
     assert not other._ready()
 
 
-def is_free(port):
-    with socket.socket() as probe, contextlib.suppress(OSError):
-        probe.bind(("127.0.0.1", port))
-        return True
-    return False
-
-
 def test_the_ports_of_one_server_differ(monkeypatch):
     """Of three ports each drawn by itself, two are the same once in four thousand starts."""
-    threes = (range(port, port + 3) for port in range(20_000, 32_000, 3))
-    ports = next(three for three in threes if all(map(is_free, three)))
+    ports = []
+    for _ in range(3):
+        ports.append(free_port(besides=ports))
     monkeypatch.setattr("multistage.serving.triton.UNASSIGNED", ports)
     for _ in range(10):
         server = TritonServer("repository", http_port=ports[1])
