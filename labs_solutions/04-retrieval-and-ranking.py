@@ -211,10 +211,10 @@ two_tower = mm.TwoTowerModelV2(
     ),
 )
 two_tower.compile(
-    optimizer=tf.keras.optimizers.Adam(settings.retrieval_learning_rate),
+    optimizer=tf.keras.optimizers.legacy.Adam(settings.retrieval_learning_rate),
     metrics=[mm.RecallAt(10)],
 )
-build(two_tower, *loader.peek())
+build(two_tower, loader.peek()[0])
 # to sort every batch for a metric costs more than the step itself: look at each fiftieth
 history = two_tower.fit(loader, epochs=settings.retrieval_epochs, train_metrics_steps=50, verbose=0)
 in_batch_recall = history.history["recall_at_10"][-1]
@@ -223,26 +223,28 @@ print(f"in-batch recall@10, training: {in_batch_recall:.4f}")
 # %% [markdown]
 # ## Recall that means something
 #
-# The question that matters is asked of the **whole catalogue**. `to_top_k_encoder` puts the product
-# vectors behind the query tower. Models are compared on the **validation month**; the test month
-# waits until everything is chosen.
+# The question that matters is asked of the **whole catalogue**. A *top-k encoder* puts the product
+# vectors behind the query tower. `two_tower.to_top_k_encoder(products)` makes one in a single call,
+# for catalogues of any size: it saves the product tower and has Dask's workers load it, which takes
+# seconds. Ours fits in memory, so we ask the tower itself and pass its vectors on, by product code.
+# Models are compared on the **validation month**; the test month waits until everything is chosen.
 
 # %%
 from multistage.evaluation import Holdout, bootstrap_interval, ndcg_at_k, recall_at_k
 
 valid_task = Holdout.from_data(data, "valid")
-item_set = Dataset(items, schema=item_schema)
-
-
-def user_loader(rows):
-    """Feed rows of users in their order."""
-    return mm.Loader(Dataset(rows, schema=user_schema), batch_size=2_048, shuffle=False)
-
-
-top_k = two_tower.to_top_k_encoder(item_set, k=10, batch_size=2_048)
-top_k.compile()
 valid_users = encode_users(data.train, valid_task.user_ids)
-found = top_k.predict(user_loader(valid_users.head(3)), verbose=0)
+
+
+def tensors(rows):
+    """Columns of a table that fits in memory, as a model takes them."""
+    return {name: tf.constant(column) for name, column in rows.items()}
+
+
+products = two_tower.candidate_encoder(tensors(items)).numpy()
+by_code = Dataset(pd.DataFrame(products).set_index(items["product"]))
+top_k = mm.TopKEncoder(two_tower.query_encoder, candidates=by_code, k=10)
+found = top_k(tensors(valid_users.head(3)))
 pd.DataFrame(found.identifiers).rename_axis("person").rename(columns=lambda place: place + 1)
 
 # %% [markdown]
@@ -255,10 +257,7 @@ pd.DataFrame(found.identifiers).rename_axis("person").rename(columns=lambda plac
 def vectors_of(model, user_rows):
     """Return the vectors of users and of the whole catalogue, (n, 32) and (items, 32)."""
     towers = {model.query_encoder: user_rows, model.candidate_encoder: items}
-    return tuple(
-        tower({name: tf.constant(column) for name, column in rows.items()}).numpy()
-        for tower, rows in towers.items()
-    )
+    return tuple(tower(tensors(rows)).numpy() for tower, rows in towers.items())
 
 
 def catalogue_scores(model):
@@ -525,9 +524,9 @@ def train(samplers, post=None, logq=False, unit_length=False, temperature=1.0):
             logits_temperature=temperature,
         ),
     )
-    model.compile(optimizer=tf.keras.optimizers.Adam(1e-2), metrics=[])  # judged afterwards
+    model.compile(optimizer=tf.keras.optimizers.legacy.Adam(1e-2), metrics=[])  # judged afterwards
     loader = mm.Loader(retrieval_set, batch_size=trial_batch, shuffle=True, drop_last=True)
-    build(model, *loader.peek())
+    build(model, loader.peek()[0])
     model.fit(loader, epochs=1, train_metrics_steps=0, verbose=0)
     return model
 
@@ -643,9 +642,9 @@ factorisation = mm.MatrixFactorizationModelV2(
         post=logq_correction(streamed),
     ),
 )
-factorisation.compile(optimizer=tf.keras.optimizers.Adam(1e-2), metrics=[])
+factorisation.compile(optimizer=tf.keras.optimizers.legacy.Adam(1e-2), metrics=[])
 loader = mm.Loader(retrieval_set, batch_size=trial_batch, shuffle=True, drop_last=True)
-build(factorisation, *loader.peek())
+build(factorisation, loader.peek()[0])
 trained = factorisation.fit(loader, epochs=1, train_metrics_steps=0, verbose=0)
 
 # %%
@@ -660,7 +659,7 @@ youtube = mm.YoutubeDNNRetrievalModelV2(
     num_sampled=n_sampled,
     min_sampled_id=3,
 )
-youtube.compile(optimizer=tf.keras.optimizers.Adam(1e-2), metrics=[])
+youtube.compile(optimizer=tf.keras.optimizers.legacy.Adam(1e-2), metrics=[])
 predict_last = mm.SequencePredictLast(schema=history_schema, target="history")
 trained = youtube.fit(
     mm.Loader(
@@ -861,6 +860,7 @@ list_columns = [f"{source}_{what}" for source in sources for what in ("score", "
 ranker_schema = schema.without(["user", "product"]) + Schema(
     [ColumnSchema(name, dtype="float32", tags=[Tags.CONTINUOUS]) for name in list_columns]
 )
+ranker_inputs = ranker_schema.without(["target"]).column_names
 
 
 def moments(split, task):
@@ -919,7 +919,7 @@ def training_rows(rows, lists, people):
     negatives[chosen] = hard_negatives(
         lists[chosen], [bought[i] for i in np.flatnonzero(chosen)], settings.negatives, rng
     )
-    drawn = np.concatenate([np.isin(*pair) for pair in zip(lists, negatives, strict=True)])
+    drawn = np.any(lists[:, :, None] == negatives[:, None, :], axis=2).ravel()
     return rows[np.repeat(chosen, lists.shape[1]) & (drawn | (rows["target"] == 1).to_numpy())]
 
 
@@ -937,16 +937,16 @@ def train_ranker(rows):
         top_block=mm.MLPBlock([64, 32]),
         prediction_tasks=mm.BinaryOutput("target"),
     )
-    model.compile(optimizer=tf.keras.optimizers.Adam(7e-3), metrics=[tf.keras.metrics.AUC()])
-    loader = mm.Loader(Dataset(rows, schema=ranker_schema), batch_size=1_024, shuffle=True)
-    model.fit(loader, epochs=settings.ranking_epochs, train_metrics_steps=50, verbose=0)
+    model.compile(optimizer=tf.keras.optimizers.legacy.Adam(7e-3), metrics=[])
+    features, bought = tensors(rows[ranker_inputs]), tf.constant(rows["target"].to_numpy())
+    build(model, {name: values[:2] for name, values in features.items()})
+    model.fit(features, bought, batch_size=1_024, epochs=settings.ranking_epochs, verbose=0)
     return model
 
 
 def score_rows(model, rows):
     """Return the ranker's probability of each row."""
-    loader = mm.Loader(Dataset(rows, schema=ranker_schema), batch_size=16_384, shuffle=False)
-    return model.predict(loader, verbose=0).ravel()
+    return model.predict(tensors(rows[ranker_inputs]), batch_size=16_384, verbose=0).ravel()
 
 
 rankers = {

@@ -5,7 +5,7 @@ import nbformat
 import pytest
 
 from multistage.authoring.execute import execute
-from multistage.notebook import read_records, trace_as_written
+from multistage.notebook import build, read_records, trace_as_written
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +72,41 @@ def test_merlin_is_traced_as_written_and_a_layer_of_your_own_is_not(monkeypatch)
     for written in (mm.MLPBlock, mm.Model.train_step, mm.Encoder.call):
         assert is_allowlisted(written)
     assert not is_allowlisted(Own.call)
+
+
+def test_a_built_model_is_traced_once_and_saves_the_names_of_its_inputs(tmp_path, monkeypatch):
+    import merlin.models.tf as mm
+    import pandas as pd
+    import tensorflow as tf
+    from merlin.io import Dataset
+    from merlin.schema import ColumnSchema, Schema, Tags
+
+    codes = {"domain": {"min": 0, "max": 4, "name": "product"}}
+    answer = [Tags.BINARY_CLASSIFICATION, Tags.TARGET]
+    schema = Schema(
+        [
+            ColumnSchema("product", dtype="int64", tags=[Tags.CATEGORICAL], properties=codes),
+            ColumnSchema("price", dtype="float32", tags=[Tags.CONTINUOUS]),
+            ColumnSchema("target", dtype="float32", tags=answer),
+        ]
+    )
+    rows = pd.DataFrame({"product": [0, 1, 2, 3] * 4, "price": 0.5, "target": [0, 1] * 8})
+    loader = mm.Loader(Dataset(rows, schema=schema), batch_size=4)
+    traces = []
+    train_step = mm.Model.train_step
+
+    def counted(self, data):
+        traces.append(data)
+        return train_step(self, data)
+
+    monkeypatch.setattr(mm.Model, "train_step", counted)
+    features = mm.InputBlockV2(schema.without(["target"]))
+    model = mm.Model(features, mm.MLPBlock([4]), mm.BinaryOutput("target"))
+    model.compile(optimizer=tf.keras.optimizers.legacy.Adam(1e-2), metrics=[])
+    build(model, loader.peek()[0])
+    model.fit(loader, epochs=2, verbose=0)
+    assert len(traces) == 1
+
+    model.save(str(tmp_path), include_optimizer=False)
+    served = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
+    assert served.structured_input_signature[1].keys() == {"product", "price"}

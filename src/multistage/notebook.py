@@ -62,21 +62,19 @@ def trace_as_written() -> None:
         config.CONVERSION_RULES = (merlin, *config.CONVERSION_RULES)
 
 
-def build(model: Any, features: dict[str, Any], target: Any = None) -> None:
+def build(model: Any, features: dict[str, Any]) -> None:
     """Create the weights of a compiled model and of its optimizer from a batch, before ``fit``.
 
-    Keras otherwise creates them while it traces the training step, and TensorFlow traces a function
-    that created variables a second time. That is a matter of seconds for each model, and a lab
-    trains a dozen. Not for a model that is saved whole: Keras takes the names of the inputs that it
-    saves from the first call, and a batch outside of a trace has none.
+    Keras otherwise creates the optimizer's while it traces the training step, and TensorFlow traces
+    a function that created variables a second time. That is a matter of seconds for each model, and
+    a lab trains a dozen.
 
     Args:
-        model: a Merlin model, compiled.
-        features: a few rows of its inputs, by name.
-        target: what belongs to them, if the model takes it apart from its inputs.
+        model: a Merlin model, compiled with one of Keras's ``legacy`` optimizers.
+        features: a few rows of its inputs, by name. A model that is saved expects these names.
     """
-    model.call_train_test(features, target, training=True)
-    model.optimizer.build(model.trainable_variables)
+    model(features, training=False)
+    model.optimizer._create_all_weights(model.trainable_variables)  # there is no public way
 
 
 def record(name: str, value: float) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from multistage.datasets import Data
 from multistage.evaluation import Holdout, waterfall
-from multistage.evaluation.holdout import top_k
+from multistage.features.candidates import top_k
 
 
 def rows(*triples):

@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from multistage.features import Neighbours, ease_weights
-from multistage.features.candidates import fuse, list_features, top_positions
+from multistage.features.candidates import fuse, list_features, top_k
 
 
 def test_fusion_adds_reciprocal_ranks_by_hand():
@@ -63,10 +63,12 @@ def test_equal_scores_are_no_reason_for_infinities():
     assert np.isfinite(features["a_score"]).all()
 
 
-def test_top_positions_are_those_of_a_full_sort_and_only_what_scored():
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_top_k_above_a_score_are_those_of_a_full_sort(dtype):
     rng = np.random.default_rng(2)
-    scores = np.where(rng.random((30, 50)) < 0.3, rng.normal(size=(30, 50)), 0.0)
-    for row, found in zip(scores, top_positions(scores, 8), strict=True):
+    scores = np.where(rng.random((30, 50)) < 0.3, rng.normal(size=(30, 50)).round(1), 0.0)
+    scores = scores.astype(dtype)
+    for row, found in zip(scores, top_k(scores, 8, above=0.0), strict=True):
         wanted = [place for place in np.argsort(-row, kind="stable") if row[place] > 0][:8]
         assert found.tolist() == wanted + [-1] * (8 - len(wanted))
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from multistage.datasets import Data
+from multistage.features.candidates import top_k
 
 
 @dataclass(frozen=True)
@@ -86,21 +87,6 @@ class Holdout:
         scores = np.array(scores, dtype=np.float64)
         scores[self.seen.nonzero()] = -np.inf
         return top_k(scores, k)
-
-
-def top_k(scores: NDArray[np.floating], k: int) -> NDArray[np.int64]:
-    """Return the positions of each row's ``k`` highest scores, best first.
-
-    Ties go to the lower position. ``-inf`` is left out: a row with fewer finite scores ends in -1.
-    """
-    best = np.full((len(scores), k), -1)
-    last = -min(k, scores.shape[1])  # to sort a whole catalogue for a hundred places is a waste
-    least = np.partition(scores, last, axis=1)[:, last]
-    for places, row, bound in zip(best, scores, least, strict=True):
-        wanted = np.flatnonzero((row >= bound) & (row > -np.inf))
-        order = wanted[np.argsort(-row[wanted], kind="stable")][:k]
-        places[: order.size] = order
-    return best
 
 
 def indicator(

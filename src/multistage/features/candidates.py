@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from multistage.compiled import compiled
 
 FUSION = 60.0
 
@@ -30,8 +31,7 @@ def fuse(lists: Sequence[NDArray[np.int64]], k: int) -> tuple[NDArray[np.int64],
     return best, total.astype(np.float32)
 
 
-# The types are named so that it is compiled when imported, not while the first user waits.
-@numba.njit("(i8[:, :], f8[::1], i8[:, ::1], f8[:, ::1])", nogil=True)
+@compiled("(i8[:, :], f8[::1], i8[:, ::1], f8[:, ::1])")
 def _fuse(ids, gain, best, total):  # noqa: ANN001, ANN202
     """Add up each row's gains by product, and insert the product where it belongs."""
     k = best.shape[1]
@@ -87,7 +87,7 @@ def list_features(
     return features
 
 
-@numba.njit("(f8[:, ::1], b1[:, :], f4[:, ::1], f4[:, ::1])", nogil=True)
+@compiled("(f8[:, ::1], b1[:, :], f4[:, ::1], f4[:, ::1])")
 def _describe(scores, there, distance, rank):  # noqa: ANN001, ANN202
     """Fill in each candidate's distance from its list's mean, and its rank; see above."""
     logs = np.log1p(np.arange(scores.shape[1]))
@@ -109,20 +109,38 @@ def _describe(scores, there, distance, rank):  # noqa: ANN001, ANN202
             rank[row, places[one]] = logs[ahead]
 
 
-def top_positions(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Return the positions of each row's ``k`` highest scores above 0, best first; -1 for none.
+def top_k(scores: NDArray[np.floating], k: int, above: float = -np.inf) -> NDArray[np.int64]:
+    """Return the positions of each row's ``k`` highest scores, best first; -1 for none.
 
-    In a large catalogue few products score above 0, and only these are looked at. Ties go to the
-    lower position.
+    Args:
+        scores: ``(n, m)``, higher is better.
+        k: length of the lists.
+        above: only higher scores count; so ``-inf`` never does.
+
+    Returns:
+        ``(n, k)``; ties go to the lower position.
     """
-    above = np.flatnonzero((scores > 0).any(axis=0))
-    # Score and position in one number, so that one sort of all rows settles both: numbers of 32
-    # bits above 0 are in the order of their bits, and a lower position makes a larger number.
-    bits = np.ascontiguousarray(scores[:, above], np.float32).view(np.int32).astype(np.int64)
-    keys = (bits << 32) - above
-    if above.size > k:
-        keys = np.partition(keys, -k, axis=1)[:, -k:]
-    keys = np.sort(keys, axis=1)[:, ::-1]
-    top = np.full((len(scores), k), -1)
-    top[:, : keys.shape[1]] = np.where(keys > 0, -keys & 0xFFFFFFFF, -1)
-    return top
+    best = np.full((len(scores), k), -1)
+    if k > 0:
+        dtype = np.float32 if scores.dtype == np.float32 else np.float64
+        _top(np.ascontiguousarray(scores, dtype), above, best)
+    return best
+
+
+@compiled("(f4[:, ::1], f8, i8[:, ::1])", "(f8[:, ::1], f8, i8[:, ::1])")
+def _top(scores, above, best):  # noqa: ANN001, ANN202
+    """Insert each score that is among the best so far where it belongs."""
+    k = best.shape[1]
+    for row in range(scores.shape[0]):
+        own, places = scores[row], best[row]
+        least, filled = above, 0
+        for product in range(own.size):
+            if own[product] > least:
+                place = min(filled, k - 1)
+                while place > 0 and own[places[place - 1]] < own[product]:
+                    places[place] = places[place - 1]
+                    place -= 1
+                places[place] = product
+                filled = min(filled + 1, k)
+                if filled == k:
+                    least = own[places[k - 1]]

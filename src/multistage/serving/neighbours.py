@@ -1,9 +1,10 @@
 """The item-item weights of :class:`multistage.features.Neighbours`, summed while a user waits."""
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+
+from multistage.compiled import compiled
 
 
 def neighbour_scores(
@@ -35,8 +36,7 @@ def neighbour_scores(
     return sums
 
 
-# The types are named so that it is compiled when imported, not while the first user waits.
-@numba.njit("(u4[::1], u4[::1], f4[::1], i8[:], i8[:], i8[:], f4[:, ::1])", nogil=True)
+@compiled("(u4[::1], u4[::1], f4[::1], i8[:], i8[:], i8[:], f4[:, ::1])")
 def _add_rows(indptr, indices, data, positions, starts, ends, sums):  # noqa: ANN001, ANN202
     last_user = np.full(sums.shape[1], -1)
     for user in range(len(starts)):

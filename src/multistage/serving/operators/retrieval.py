@@ -7,7 +7,7 @@ from merlin.schema import ColumnSchema, Schema
 from merlin.table import TensorTable
 
 from multistage.features import Neighbours
-from multistage.features.candidates import fuse, top_positions
+from multistage.features.candidates import fuse, top_k
 from multistage.serving.catalog import popular_products, read_catalog
 from multistage.serving.neighbours import neighbour_scores
 from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
@@ -82,7 +82,7 @@ class RetrieveCandidates(ServingOperator):
             others = neighbour_scores(
                 self._weights, self._catalog.positions(bought), offsets[users], offsets[users + 1]
             )
-            lists = [self._catalog.positions(nearest), top_positions(others, self.depth)]
+            lists = [self._catalog.positions(nearest), top_k(others, self.depth, above=0.0)]
             positions, _ = fuse(lists, self.depth)
             ids[users] = np.where(positions >= 0, self._catalog.ids[positions], NO_PRODUCT)
         return {"candidate_ids": ids}
