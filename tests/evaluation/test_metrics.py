@@ -123,7 +123,10 @@ def test_auc_interval_is_that_of_drawing_rows():
         rows = again.integers(300, size=300)
         drawn.append(roc_auc_score(target[rows], score[rows]))
     expected = np.quantile(drawn, [0.025, 0.975])
-    np.testing.assert_allclose(auc_interval(target, score, seed=5)[1:], expected)
+    interval = auc_interval(target, score, seed=5)
+    np.testing.assert_allclose(interval[1:], expected)
+    assert auc_interval(target, score, seed=6) != interval  # nor does it remember another question
+    assert auc_interval(target, score, seed=5) == interval
 
 
 def test_auc_difference_is_paired():
