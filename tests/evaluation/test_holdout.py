@@ -4,7 +4,6 @@ import pytest
 
 from multistage.datasets import Data
 from multistage.evaluation import Holdout, waterfall
-from multistage.features.candidates import top_k
 
 
 def rows(*triples):
@@ -45,24 +44,6 @@ def test_everybody_of_training_is_learned_from(task):
 def test_seen_products_never_come_out(task):
     scores = np.array([[9.0, 8, 1, 2], [9, 8, 1, 2]])
     assert task.top_k(scores, 4).tolist() == [[3, 2, -1, -1], [0, 1, 3, 2]]
-
-
-def test_top_k_breaks_ties_by_position_and_leaves_out_minus_infinity():
-    scores = np.array([[1.0, 2.0, 2.0, -np.inf]])
-    assert top_k(scores, 4).tolist() == [[1, 2, 0, -1]]
-    assert top_k(scores, 1).tolist() == [[1]]
-
-
-def test_top_k_equals_a_full_stable_sort_in_any_length():
-    rng = np.random.default_rng(0)
-    scores = rng.integers(0, 9, (50, 30)).astype(float)  # full of ties
-    scores[rng.random(scores.shape) < 0.3] = -np.inf
-    scores[0] = -np.inf
-    order = np.argsort(-scores, axis=1, kind="stable")
-    sorted_ = np.where(np.isneginf(np.take_along_axis(scores, order, axis=1)), -1, order)
-    padded = np.pad(sorted_, ((0, 0), (0, 5)), constant_values=-1)
-    for k in (1, 10, 30, 35):
-        np.testing.assert_array_equal(top_k(scores, k), padded[:, :k])
 
 
 def test_the_task_of_some_people_is_theirs_and_learns_from_everybody(task):

@@ -63,6 +63,24 @@ def test_equal_scores_are_no_reason_for_infinities():
     assert np.isfinite(features["a_score"]).all()
 
 
+def test_top_k_breaks_ties_by_position_and_leaves_out_minus_infinity():
+    scores = np.array([[1.0, 2.0, 2.0, -np.inf]])
+    assert top_k(scores, 4).tolist() == [[1, 2, 0, -1]]
+    assert top_k(scores, 1).tolist() == [[1]]
+
+
+def test_top_k_equals_a_full_stable_sort_in_any_length():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 9, (50, 30)).astype(float)  # full of ties
+    scores[rng.random(scores.shape) < 0.3] = -np.inf
+    scores[0] = -np.inf
+    order = np.argsort(-scores, axis=1, kind="stable")
+    sorted_ = np.where(np.isneginf(np.take_along_axis(scores, order, axis=1)), -1, order)
+    padded = np.pad(sorted_, ((0, 0), (0, 5)), constant_values=-1)
+    for k in (1, 10, 30, 35):
+        np.testing.assert_array_equal(top_k(scores, k), padded[:, :k])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_top_k_above_a_score_are_those_of_a_full_sort(dtype):
     rng = np.random.default_rng(2)
