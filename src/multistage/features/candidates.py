@@ -79,34 +79,35 @@ def list_features(
         ``<source>_score`` and ``<source>_rank`` (``log(1 + rank)``, 0 for the best) of each, both
         ``(n, k)`` float32; 0 where there is no candidate.
     """
+    distance, rank = np.zeros((2, len(scores), *there.shape), np.float32)
+    _describe(np.array(list(scores.values()), np.float64), there, distance, rank)
     features = {}
-    for source, column in scores.items():
-        distance = features[f"{source}_score"] = np.zeros(there.shape, np.float32)
-        rank = features[f"{source}_rank"] = np.zeros(there.shape, np.float32)
-        _describe(np.ascontiguousarray(column, np.float64), there, distance, rank)
+    for place, source in enumerate(scores):
+        features[f"{source}_score"], features[f"{source}_rank"] = distance[place], rank[place]
     return features
 
 
-@compiled("(f8[:, ::1], b1[:, :], f4[:, ::1], f4[:, ::1])")
+@compiled("(f8[:, :, ::1], b1[:, :], f4[:, :, ::1], f4[:, :, ::1])")
 def _describe(scores, there, distance, rank):  # noqa: ANN001, ANN202
     """Fill in each candidate's distance from its list's mean, and its rank; see above."""
-    logs = np.log1p(np.arange(scores.shape[1]))
-    for row in range(scores.shape[0]):
+    logs = np.log1p(np.arange(scores.shape[2]))
+    for row in range(scores.shape[1]):
         places = np.flatnonzero(there[row])
         if not places.size:
             continue
-        own = scores[row][places]
-        mean = own.mean()
-        spread = np.sqrt(np.square(own - mean).mean()) + 1e-6
-        for one in range(own.size):
-            distance[row, places[one]] = (own[one] - mean) / spread
-            # A hundred comparisons at once are sooner counted than sorted.
-            ahead = 0
-            for other in range(one):
-                ahead += own[other] >= own[one]
-            for other in range(one + 1, own.size):
-                ahead += own[other] > own[one]
-            rank[row, places[one]] = logs[ahead]
+        for source in range(scores.shape[0]):
+            own = scores[source, row][places]
+            mean = own.mean()
+            spread = np.sqrt(np.square(own - mean).mean()) + 1e-6
+            for one in range(own.size):
+                distance[source, row, places[one]] = (own[one] - mean) / spread
+                # A hundred comparisons at once are sooner counted than sorted.
+                ahead = 0
+                for other in range(one):
+                    ahead += own[other] >= own[one]
+                for other in range(one + 1, own.size):
+                    ahead += own[other] > own[one]
+                rank[source, row, places[one]] = logs[ahead]
 
 
 def top_k(scores: NDArray[np.floating], k: int, above: float = -np.inf) -> NDArray[np.int64]:
@@ -123,24 +124,22 @@ def top_k(scores: NDArray[np.floating], k: int, above: float = -np.inf) -> NDArr
     best = np.full((len(scores), k), -1)
     if k > 0:
         dtype = np.float32 if scores.dtype == np.float32 else np.float64
-        _top(np.ascontiguousarray(scores, dtype), above, best)
+        scores = np.ascontiguousarray(scores, dtype)
+        last = np.full(len(scores), -np.inf, dtype)
+        if k < scores.shape[1]:
+            np.negative(np.partition(-scores, k - 1, axis=1)[:, k - 1], out=last)
+        _top(scores, last, above, best)
     return best
 
 
-@compiled("(f4[:, ::1], f8, i8[:, ::1])", "(f8[:, ::1], f8, i8[:, ::1])")
-def _top(scores, above, best):  # noqa: ANN001, ANN202
-    """Insert each score that is among the best so far where it belongs."""
-    k = best.shape[1]
+@compiled("(f4[:, ::1], f4[::1], f8, i8[:, ::1])", "(f8[:, ::1], f8[::1], f8, i8[:, ::1])")
+def _top(scores, last, above, best):  # noqa: ANN001, ANN202
+    """Sort those of each row's scores that are not lower than its ``last``, the k-th best."""
+    found = np.empty(scores.shape[1], np.int64)
     for row in range(scores.shape[0]):
-        own, places = scores[row], best[row]
-        least, filled = above, 0
+        own, least, count = scores[row], last[row], 0
         for product in range(own.size):
-            if own[product] > least:
-                place = min(filled, k - 1)
-                while place > 0 and own[places[place - 1]] < own[product]:
-                    places[place] = places[place - 1]
-                    place -= 1
-                places[place] = product
-                filled = min(filled + 1, k)
-                if filled == k:
-                    least = own[places[k - 1]]
+            found[count] = product  # the next one takes its place, unless it counts
+            count += (own[product] > above) & (not own[product] < least)
+        order = np.argsort(-own[found[:count]], kind="mergesort")[: best.shape[1]]
+        best[row, : order.size] = found[order]

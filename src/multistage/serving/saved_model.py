@@ -1,7 +1,9 @@
 """A Keras SavedModel, called by its serving signature."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +16,9 @@ class SavedModel:
     """The serving signature of a SavedModel, with columns in and one array out.
 
     A call is short, so it pays to do little around it. The variables are folded into the graph as
-    constants; a session takes numpy arrays as they are, without a tensor for each; and every
-    operation runs in the thread that calls, since waking another one takes longer than most of
-    them.
+    constants; a session takes numpy arrays as they are, all columns of a type as one; and every
+    operation runs in the thread that calls, in an order fixed before, since waking another one or
+    looking which operation is ready takes longer than most of them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,18 +30,27 @@ class SavedModel:
 
         model = tf.saved_model.load(str(folder))
         signature = model.signatures["serving_default"]
-        frozen = convert_variables_to_constants_v2(signature)
         _, specs = signature.structured_input_signature
-        by_tensor = {spec.name: name for name, spec in specs.items()}
-        self._inputs = []
-        for tensor in frozen.inputs:
-            name = by_tensor[tensor.name.split(":")[0].removeprefix("serving_default_")]
-            spec = specs[name]
-            self._inputs.append((name, spec.dtype.as_numpy_dtype, len(spec.shape)))
+        self._names: dict[Any, list[str]] = {}  # by type, as they lie in the arrays that are fed
+        for name, spec in specs.items():
+            self._names.setdefault(spec.dtype.as_numpy_dtype, []).append(name)
+
+        def of_stacks(*stacks: tf.Tensor) -> dict[str, tf.Tensor]:
+            columns = {}
+            for names, stack in zip(self._names.values(), stacks, strict=True):
+                for name, column in zip(names, tf.unstack(stack), strict=True):
+                    columns[name] = tf.reshape(column, [-1] + [1] * (specs[name].shape.rank - 1))
+            return signature(**columns)
+
+        stacks = [tf.TensorSpec((len(n), None), dtype) for dtype, n in self._names.items()]
+        frozen = convert_variables_to_constants_v2(
+            tf.function(of_stacks, autograph=False).get_concrete_function(*stacks)
+        )
         self.output_width: int = frozen.outputs[0].shape[1]
 
         # Below 0: in the caller's thread
         config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
+        config.experimental.executor_type = "SINGLE_THREADED_EXECUTOR"
         session = tf.compat.v1.Session(graph=frozen.graph, config=config)
         # Private, and what Keras' own backend calls: the public one sorts out its feeds every time.
         self._call = session._make_callable_from_options(
@@ -51,19 +62,25 @@ class SavedModel:
     @property
     def inputs(self) -> dict[str, type]:
         """Names of the columns that the model reads, and their numpy types."""
-        return {name: dtype for name, dtype, _ in self._inputs}
+        return {name: dtype for dtype, names in self._names.items() for name in names}
 
-    def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the model's output, float32 of shape (rows, width).
+    def __call__(
+        self, columns: Mapping[str, np.ndarray], shape: tuple[int, ...] | None = None
+    ) -> np.ndarray:
+        """Return the model's output, float32 of shape (*shape, width).
 
         Args:
-            columns: one array of shape (rows,) for each of :attr:`inputs`; others are ignored.
+            columns: for each of :attr:`inputs` an array of ``shape``, or one that numpy broadcasts
+                to it; others are ignored.
+            shape: of the rows, such as (users, candidates); by default the first input's.
         """
-        rows = len(columns[self._inputs[0][0]])
-        padded = -(-rows // BLOCK) * BLOCK
-        arrays = []
-        for name, dtype, rank in self._inputs:
-            array = np.zeros(padded, dtype)
-            array[:rows] = columns[name]
-            arrays.append(array.reshape((-1,) + (1,) * (rank - 1)))
-        return self._call(*arrays)[0][:rows]
+        shape = shape or columns[next(iter(self.inputs))].shape
+        rows = math.prod(shape)
+        stacks = []
+        for dtype, names in self._names.items():
+            stack = np.zeros((len(names), -(-rows // BLOCK) * BLOCK), dtype)
+            places = stack[:, :rows].reshape(len(names), *shape)
+            for place, name in zip(places, names, strict=True):
+                place[...] = columns[name]
+            stacks.append(stack)
+        return self._call(*stacks)[0][:rows].reshape(*shape, self.output_width)

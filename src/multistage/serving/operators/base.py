@@ -49,7 +49,8 @@ class ServingOperator(BaseOperator):
         for name in self.drops:
             del table[name]
         for name, values in self.run(transformable).items():
-            table[name] = NumpyColumn(*values) if isinstance(values, tuple) else NumpyColumn(values)
+            values, offsets = values if isinstance(values, tuple) else (values, None)
+            table[name] = NumpyColumn(values, offsets, _unsafe=True)  # else a loop over the offsets
         return table
 
     def compute_output_schema(

@@ -71,7 +71,7 @@ class OrderBySampling(OrderByScore):
         user = table["user_id"].values.view("uint64")[:, None]
         uniform = _uniform(_mix(_mix(_mix(np.uint64(self.seed), user), when), ids.view("uint64")))
         noisy = logits / self.temperature - np.log(-np.log(uniform))
-        personal = table["mark"].values[:, None] == Mark.PERSONAL
+        personal = table["mark"].values[:, None] == Mark.PERSONAL.value
         return np.where(personal, noisy, scores)
 
 

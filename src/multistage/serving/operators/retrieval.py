@@ -73,7 +73,7 @@ class RetrieveCandidates(ServingOperator):
     def run(self, table: TensorTable) -> dict[str, np.ndarray]:
         """Return the candidates, shape (users, depth)."""
         mark = table["mark"].values
-        personal = mark == Mark.PERSONAL
+        personal = mark == Mark.PERSONAL.value
         ids = np.repeat(self._popular[None], mark.size, axis=0)
         if personal.any():
             users = np.flatnonzero(personal)

@@ -49,7 +49,7 @@ class ScoreCandidates(ServingOperator):
         ids = table["candidate_ids"].values
         positions = self._catalog.positions(ids)
         scores = self._share[positions]
-        personal = np.flatnonzero(table["mark"].values == Mark.PERSONAL)
+        personal = np.flatnonzero(table["mark"].values == Mark.PERSONAL.value)
         if personal.size:
             scores[personal] = self._score(table, personal, positions[personal])
         scores[ids == NO_PRODUCT] = np.nan
@@ -57,15 +57,12 @@ class ScoreCandidates(ServingOperator):
 
     def _score(self, table: TensorTable, users: np.ndarray, positions: np.ndarray) -> np.ndarray:
         context = self._context.encode(table["time"].values[users])
-        items = positions.reshape(-1)
         columns = {}
         for name in self._ranker.inputs:
             if name in self._catalog.features:
-                columns[name] = self._catalog.features[name][items]
+                columns[name] = self._catalog.features[name][positions]
                 continue
             column = context[name] if name in context else table[name].values[users]
             # One value a user, or already one a candidate, such as tower_score
-            columns[name] = (
-                column.reshape(-1) if column.ndim == 2 else np.repeat(column, self.candidates)
-            )
-        return self._ranker(columns).reshape(positions.shape)
+            columns[name] = column if column.ndim == 2 else column[:, None]
+        return self._ranker(columns, positions.shape)[..., 0]
