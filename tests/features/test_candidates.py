@@ -81,6 +81,13 @@ def test_top_k_equals_a_full_stable_sort_in_any_length():
         np.testing.assert_array_equal(top_k(scores, k), padded[:, :k])
 
 
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_top_k_leaves_out_what_is_not_a_number(k):
+    scores = np.array([[np.nan, 3.0, np.nan, 5.0], [1.0, np.nan, 2.0, 2.0]])
+    wanted = np.array([[3, 1, -1, -1], [2, 3, 0, -1]])
+    np.testing.assert_array_equal(top_k(scores, k), wanted[:, :k])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_top_k_above_a_score_are_those_of_a_full_sort(dtype):
     rng = np.random.default_rng(2)
