@@ -3,66 +3,65 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 # A matrix product adds up in another order where rows are left over after its last full block of
-# 8 or 16, three at a time. Without a rest a row's result does not depend on the rows beside it.
-BLOCK = 48
+# 8 or 16. Without a rest a row's result does not depend on the rows beside it.
+BLOCK = 16
 
 
 class SavedModel:
     """The serving signature of a SavedModel, with columns in and one array out.
 
-    A call is short, so it pays to do little around it. The variables are folded into the graph as
-    constants; a session takes numpy arrays as they are, all columns of a type as one; and every
-    operation runs in the thread that calls, in an order fixed before, since waking another one or
-    looking which operation is ready takes longer than most of them.
+    TensorFlow's own runtime is made for large batches: of a call for one user it spends more time
+    on looking which operation is ready than on operations. So the signature is converted, when it
+    is loaded, for TensorFlow Lite, which runs them one after the other in the thread that calls.
+    All columns of a type are fed as one array. Not for several threads at once.
     """
 
     def __init__(self, folder: Path) -> None:
         import tensorflow as tf
-        from tensorflow.core.protobuf.config_pb2 import CallableOptions
-        from tensorflow.python.framework.convert_to_constants import (
-            convert_variables_to_constants_v2,
-        )
 
         model = tf.saved_model.load(str(folder))
         signature = model.signatures["serving_default"]
         _, specs = signature.structured_input_signature
-        self._names: dict[Any, list[str]] = {}  # by type, as they lie in the arrays that are fed
+        names: dict[type, list[str]] = {}  # by type, as they lie in the arrays that are fed
         for name, spec in specs.items():
-            self._names.setdefault(spec.dtype.as_numpy_dtype, []).append(name)
+            names.setdefault(spec.dtype.as_numpy_dtype, []).append(name)
 
         def of_stacks(*stacks: tf.Tensor) -> dict[str, tf.Tensor]:
             columns = {}
-            for names, stack in zip(self._names.values(), stacks, strict=True):
-                for name, column in zip(names, tf.unstack(stack), strict=True):
-                    columns[name] = tf.reshape(column, [-1] + [1] * (specs[name].shape.rank - 1))
+            for group, stack in zip(names.values(), stacks, strict=True):
+                for place, name in enumerate(group):
+                    shape = [-1] + [1] * (specs[name].shape.rank - 1)
+                    columns[name] = tf.reshape(stack[place], shape)
             return signature(**columns)
 
-        stacks = [tf.TensorSpec((len(n), None), dtype) for dtype, n in self._names.items()]
-        frozen = convert_variables_to_constants_v2(
-            tf.function(of_stacks, autograph=False).get_concrete_function(*stacks)
+        stacks = [tf.TensorSpec((len(group), None), dtype) for dtype, group in names.items()]
+        traced = tf.function(of_stacks, autograph=False).get_concrete_function(*stacks)
+        self._lite = tf.lite.Interpreter(
+            model_content=tf.lite.TFLiteConverter.from_concrete_functions(
+                [traced], model
+            ).convert(),
+            num_threads=1,
+            # The default one tells everybody that it is there, and does no better.
+            experimental_op_resolver_type=(
+                tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            ),
         )
-        self.output_width: int = frozen.outputs[0].shape[1]
-
-        # Below 0: in the caller's thread
-        config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
-        config.experimental.executor_type = "SINGLE_THREADED_EXECUTOR"
-        session = tf.compat.v1.Session(graph=frozen.graph, config=config)
-        # Private, and what Keras' own backend calls: the public one sorts out its feeds every time.
-        self._call = session._make_callable_from_options(
-            CallableOptions(
-                feed=[tensor.name for tensor in frozen.inputs], fetch=[frozen.outputs[0].name]
-            )
-        )
+        self._stacks = [
+            (place["index"], place["dtype"], names[place["dtype"]])
+            for place in self._lite.get_input_details()
+        ]
+        (output,) = self._lite.get_output_details()
+        self._output, self.output_width = output["index"], int(output["shape"][-1])
+        self._rows = -1  # that it is ready for
 
     @property
     def inputs(self) -> dict[str, type]:
         """Names of the columns that the model reads, and their numpy types."""
-        return {name: dtype for dtype, names in self._names.items() for name in names}
+        return {name: dtype for _, dtype, names in self._stacks for name in names}
 
     def __call__(
         self, columns: Mapping[str, np.ndarray], shape: tuple[int, ...] | None = None
@@ -76,11 +75,19 @@ class SavedModel:
         """
         shape = shape or columns[next(iter(self.inputs))].shape
         rows = math.prod(shape)
-        stacks = []
-        for dtype, names in self._names.items():
-            stack = np.zeros((len(names), -(-rows // BLOCK) * BLOCK), dtype)
+        self._make_ready(max(1, -(-rows // BLOCK)) * BLOCK)
+        for index, dtype, names in self._stacks:
+            stack = np.zeros((len(names), self._rows), dtype)
             places = stack[:, :rows].reshape(len(names), *shape)
             for place, name in zip(places, names, strict=True):
                 place[...] = columns[name]
-            stacks.append(stack)
-        return self._call(*stacks)[0][:rows].reshape(*shape, self.output_width)
+            self._lite.set_tensor(index, stack)
+        self._lite.invoke()
+        return self._lite.get_tensor(self._output)[:rows].reshape(*shape, self.output_width)
+
+    def _make_ready(self, rows: int) -> None:
+        if rows != self._rows:
+            for index, _, names in self._stacks:
+                self._lite.resize_tensor_input(index, (len(names), rows))
+            self._lite.allocate_tensors()
+            self._rows = rows
