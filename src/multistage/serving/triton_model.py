@@ -4,7 +4,6 @@ Triton hands over all requests that waited while the last ones were answered, ea
 A request that cannot be answered gets an error of its own; the others and the next are served.
 """
 
-import os
 import time
 import traceback
 from pathlib import Path
@@ -22,7 +21,6 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the graph from this folder, and answer one request to warm up."""
         quiet()
-        _one_thread()
         folder = Path(args["model_repository"])
         if folder.is_file():  # some releases pass the path of this file
             folder = folder.parent.parent
@@ -73,14 +71,3 @@ class TritonPythonModel:
 
 def _error(text: str) -> "pb_utils.InferenceResponse":
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(text))
-
-
-def _one_thread() -> None:
-    """A request is too short to be worth dividing, and the cores have other requests to serve."""
-    # Nor is it worth what oneDNN, on by default where a CPU knows neural networks, prepares for
-    # each product: the ranker then takes half as long again.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    import tensorflow as tf
-
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    tf.config.threading.set_intra_op_parallelism_threads(1)
