@@ -174,6 +174,10 @@ class OnlineUserFeatures:
     def __init__(self, folder: Path) -> None:
         """Open the repository in ``folder``; registry and types are looked up here, once."""
         store = open_store(folder)
+        from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+        from feast.protos.feast.types.Value_pb2 import Value
+
+        self._key, self._value = EntityKey, Value
         self._view = store.get_feature_view(VIEW)
         self._config = store.config
         self._online_store = store._get_provider().online_store
@@ -236,11 +240,8 @@ class OnlineUserFeatures:
         return values | {name: list(row[name].int64_list_val.val) for name in self.lists}
 
     def _rows(self, user_ids: np.ndarray) -> list[dict[str, Any] | None]:
-        from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-        from feast.protos.feast.types.Value_pb2 import Value
-
         keys = [
-            EntityKey(join_keys=[ENTITY], entity_values=[Value(int64_val=user_id)])
+            self._key(join_keys=[ENTITY], entity_values=[self._value(int64_val=user_id)])
             for user_id in user_ids.tolist()
         ]
         found = self._online_store.online_read(self._config, self._view, keys, self._names)
