@@ -69,3 +69,13 @@ def test_no_rows(saved):
 def test_a_missing_column_is_named(saved):
     with pytest.raises(KeyError, match="number"):
         saved({"code": np.zeros(2, "int64")})
+
+
+def test_an_operation_that_only_tensorflow_has(tmp_path):
+    code = tf.keras.Input((1,), dtype="int64", name="code")
+    hashed = tf.keras.layers.Hashing(50)(code)
+    model = tf.keras.Model(code, tf.keras.layers.Embedding(50, 3)(hashed)[:, 0])
+    model.save(tmp_path / "model")
+    codes = np.arange(20)
+    answer = SavedModel(tmp_path / "model")({"code": codes})
+    assert np.array_equal(answer, model(codes[:, None]).numpy())

@@ -40,10 +40,14 @@ class SavedModel:
 
         stacks = [tf.TensorSpec((len(group), None), dtype) for dtype, group in names.items()]
         traced = tf.function(of_stacks, autograph=False).get_concrete_function(*stacks)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], model)
+        # What TensorFlow Lite lacks, such as hashing, TensorFlow does.
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.TFLITE_BUILTINS,
+            tf.lite.OpsSet.SELECT_TF_OPS,
+        ]
         self._lite = tf.lite.Interpreter(
-            model_content=tf.lite.TFLiteConverter.from_concrete_functions(
-                [traced], model
-            ).convert(),
+            model_content=converter.convert(),
             num_threads=1,
             # The default one tells everybody that it is there, and does no better.
             experimental_op_resolver_type=(
