@@ -126,7 +126,8 @@ def test_an_endless_answer_is_ended(verdict, submit):
 
 def test_what_even_the_time_limit_cannot_end_is_killed(verdict, submit):
     body = "import signal; signal.signal(signal.SIGALRM, signal.SIG_IGN)\nwhile True: pass"
-    assert "did not end within 15 s" in verdict(submit("eve", body), seconds=15).message
+    # Long enough for the other answer, beside it on two cores, to be judged in the same time
+    assert "did not end within 40 s" in verdict(submit("eve", body), seconds=40).message
 
 
 def test_files_outside_are_neither_deleted_nor_changed(verdict, submit, tmp_path):

@@ -68,7 +68,7 @@ def _rank(text: pd.Series) -> np.ndarray:
 def split_category(rows: pd.DataFrame) -> pd.DataFrame:
     """Replace ``category_code`` (``a.b.c``) by ``cat_0``, ``cat_1``, ``cat_2``; null if absent.
 
-    They are categorical, as rows may be many and texts are few.
+    Levels below the third are dropped. They are categorical, as rows may be many and texts are few.
     """
     code = rows["category_code"].astype("category")
     levels = pd.Series(code.cat.categories, dtype=object).str.split(".", n=CATEGORY_LEVELS)
