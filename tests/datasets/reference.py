@@ -108,7 +108,7 @@ def label(events):
         if all(is_purchase for _, is_purchase, *_ in group):
             continue  # never put into the cart
         time, _, price, brand, code = max(group)
-        levels = (code[1].split(".") if code[1] else []) + [None] * 3
+        levels = (code[1].split(".", 2) if code[1] else []) + [None] * 3
         rows.append(
             {
                 "user_id": user,

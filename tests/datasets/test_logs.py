@@ -66,13 +66,13 @@ def assert_same(files, tmp_path, **options):
     return found, expected
 
 
-def test_a_category_has_three_levels_at_most(tmp_path):
+def test_what_lies_below_the_third_level_stays_in_it(tmp_path):
     codes = {1: "a.b.c.d", 2: "a.b.c", 3: "a.b", 4: ""}
     rows = [row(product=p, kind="cart", category_code=code) for p, code in codes.items()]
     found, _ = assert_same([write(tmp_path / "log.csv", rows)], tmp_path)
     split = split_category(found.rows).set_index("product_id").sort_index()
     assert split["cat_2"].isna().tolist() == [False, False, True, True]
-    assert split["cat_2"].tolist()[:2] == ["c", "c"]
+    assert split["cat_2"].tolist()[:2] == ["c.d", "c"]
 
 
 def test_labels_by_session(tmp_path):

@@ -128,12 +128,13 @@ def check_all_pairs(answer: Callable[..., Any], rng: np.random.Generator) -> Non
 
 
 def check_is_better(answer: Callable[..., bool], rng: np.random.Generator) -> None:
-    """Planted truth: a model that is worse, one that is the same, one that is a little better."""
+    """Planted truth: a model that is better, one that is not, one that is worse."""
     n = 1_000
     target = rng.integers(0, 2, n)
     shared = rng.normal(size=n)
     weak = target + 1.5 * shared
     cases = {
+        "clearly better": (target + 0.8 * rng.normal(size=n), weak, True),
         "clearly worse": (weak, target + 0.8 * rng.normal(size=n), False),
         "the same": (weak.copy(), weak, False),
         # Nearly all of the noise is shared: only a paired comparison can see the difference.
