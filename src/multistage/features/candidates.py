@@ -1,6 +1,7 @@
 """Candidates from several sources, and what their scores tell a ranker."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,17 @@ def fuse(lists: Sequence[NDArray[np.int64]], k: int) -> tuple[NDArray[np.int64],
         scores, float32, 0 for none.
     """
     ids = np.concatenate(lists, axis=1)
-    gain = np.concatenate([1 / (FUSION + 1 + np.arange(ranked.shape[1])) for ranked in lists])
+    gain = _gains(*(ranked.shape[1] for ranked in lists))
     best, total = np.full((len(ids), k), -1), np.zeros((len(ids), k))
     if ids.size:
         _fuse(ids, gain, best, total)
     return best, total.astype(np.float32)
+
+
+@cache
+def _gains(*lengths: int) -> NDArray[np.float64]:
+    """Return what each place of lists of these lengths, one after the other, is worth."""
+    return np.concatenate([1 / (FUSION + 1 + np.arange(length)) for length in lengths])
 
 
 @compiled("(i8[:, :], f8[::1], i8[:, ::1], f8[:, ::1])")

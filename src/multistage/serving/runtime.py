@@ -9,10 +9,9 @@ server is ready.
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from merlin.dag import Graph, Node, postorder_iter_nodes
 from merlin.dag.runtime import Runtime
@@ -26,8 +25,7 @@ GRAPH = "graph.pkl"
 CHECKSUMS = "checksums.json"
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """What one node did in one request."""
 
     operator: str
@@ -45,6 +43,7 @@ class OnceExecutor:
     def __init__(self, graph: Graph) -> None:
         """Prepare to run ``graph``, whose schemas are known."""
         self._nodes = list(postorder_iter_nodes(graph.output_node))
+        self._parents = [node.parents_with_dependencies for node in self._nodes]
         self._selections = [node.input_columns.resolve(node.input_schema) for node in self._nodes]
         self.steps: list[Step] = []
 
@@ -52,10 +51,12 @@ class OnceExecutor:
         """Return the last node's table; what each node did is then in :attr:`steps`."""
         self.steps = []
         tables: dict[Node, TensorTable] = {}
-        for node, selection in zip(self._nodes, self._selections, strict=True):
+        for node, parents, selection in zip(
+            self._nodes, self._parents, self._selections, strict=True
+        ):
             start = perf_counter()
-            parents = [tables[parent] for parent in node.parents_with_dependencies]
-            table = tables[node] = node.op.transform(selection, _join(node, parents, request))
+            before = [tables[parent] for parent in parents]
+            table = tables[node] = node.op.transform(selection, _join(node, before, request))
             self.steps.append(Step(type(node.op).__name__, perf_counter() - start, table))
         return table
 

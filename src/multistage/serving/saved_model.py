@@ -18,6 +18,10 @@ class SavedModel:
     on looking which operation is ready than on operations. So the signature is converted, when it
     is loaded, for TensorFlow Lite, which runs them one after the other in the thread that calls.
     All columns of a type are fed as one array. Not for several threads at once.
+
+    Attributes:
+        inputs: names of the columns that the model reads, and their numpy types.
+        output_width: how many numbers it answers a row.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,14 +62,10 @@ class SavedModel:
             (place["index"], place["dtype"], names[place["dtype"]])
             for place in self._lite.get_input_details()
         ]
+        self.inputs = {name: dtype for _, dtype, group in self._stacks for name in group}
         (output,) = self._lite.get_output_details()
         self._output, self.output_width = output["index"], int(output["shape"][-1])
         self._rows = -1  # that it is ready for
-
-    @property
-    def inputs(self) -> dict[str, type]:
-        """Names of the columns that the model reads, and their numpy types."""
-        return {name: dtype for _, dtype, names in self._stacks for name in names}
 
     def __call__(
         self, columns: Mapping[str, np.ndarray], shape: tuple[int, ...] | None = None
@@ -73,7 +73,7 @@ class SavedModel:
         """Return the model's output, float32 of shape (*shape, width).
 
         Args:
-            columns: for each of :attr:`inputs` an array of ``shape``, or one that numpy broadcasts
+            columns: for each of ``inputs`` an array of ``shape``, or one that numpy broadcasts
                 to it; others are ignored.
             shape: of the rows, such as (users, candidates); by default the first input's.
         """

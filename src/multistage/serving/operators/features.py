@@ -44,7 +44,7 @@ class QueryUserFeatures(ServingOperator):
         user_ids = table["user_id"].values
         try:
             columns, lists, known = self._reader.read(user_ids, self._defaults)
-            mark = np.where(known, Mark.PERSONAL, Mark.POPULAR).astype("int8")
+            mark = np.where(known, Mark.PERSONAL.value, Mark.POPULAR.value).astype("int8")
         except Exception:
             # The store's client decides what a lost connection raises; none may lose an answer.
             columns = {
@@ -52,7 +52,7 @@ class QueryUserFeatures(ServingOperator):
                 for name, dtype in self.features.items()
             }
             lists = {name: [np.empty(0, "int64")] * user_ids.size for name in self.lists}
-            mark = np.full(user_ids.size, Mark.DEGRADED, "int8")
+            mark = np.full(user_ids.size, Mark.DEGRADED.value, "int8")
         ragged = {name: _ragged(products) for name, products in lists.items()}
         return {**columns, **ragged, "mark": mark}
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 from merlin.schema import ColumnSchema, Schema
-from merlin.table import TensorColumn, TensorTable
+from merlin.table import TensorTable
 
+from multistage.compiled import compiled
 from multistage.serving.catalog import popular_products, read_catalog
 from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
 
@@ -34,15 +35,16 @@ class FilterCandidates(ServingOperator):
     def run(self, table: TensorTable) -> dict[str, np.ndarray]:
         """Return the candidates that passed, shape (users, keep), in the order retrieved."""
         ids = table["candidate_ids"].values
-        positions = self._catalog.positions(ids)
-        passed = self._available[positions] & ~self._seen(positions, table["seen"])
-        place = np.cumsum(passed, axis=1) - 1
-        passed &= place < self.keep
-        row, column = np.nonzero(passed)
-
-        kept = np.full((len(ids), self.keep), NO_PRODUCT, "int64")
-        kept[row, place[row, column]] = ids[row, column]
         seen, offsets = table["seen"].values, table["seen"].offsets
+        kept = np.full((len(ids), self.keep), NO_PRODUCT)
+        _keep(
+            ids,
+            self._catalog.positions(ids),
+            self._available,
+            self._catalog.positions(seen),
+            offsets,
+            kept,
+        )
         for short in np.flatnonzero(kept[:, -1] == NO_PRODUCT):
             mine = seen[offsets[short] : offsets[short + 1]]
             gaps = np.flatnonzero(kept[short] == NO_PRODUCT)
@@ -50,18 +52,23 @@ class FilterCandidates(ServingOperator):
             kept[short, gaps[: fill.size]] = fill
         return {"candidate_ids": kept}
 
-    def _seen(self, positions: np.ndarray, seen: TensorColumn) -> np.ndarray:
-        """Return for each candidate whether it is among the products that its own user has seen."""
-        found = np.zeros(positions.shape, bool)
-        mine = np.zeros(self._available.size, bool)
-        seen_positions = self._catalog.positions(seen.values)
-        for user in range(len(positions)):
-            own = seen_positions[seen.offsets[user] : seen.offsets[user + 1]]
-            mine[own] = True
-            found[user] = mine[positions[user]]
-            mine[own] = False
-        return found
-
     def _fill(self, there: np.ndarray, seen: np.ndarray) -> np.ndarray:
         popular = self._popular[: self.keep + there.size + seen.size]  # enough, whatever repeats
         return popular[~np.isin(popular, np.concatenate([there, seen]))]
+
+
+@compiled("(i8[:, :], i8[:, :], b1[::1], i8[::1], i4[::1], i8[:, ::1])")
+def _keep(ids, positions, available, seen, offsets, kept):  # noqa: ANN001, ANN202
+    """Fill ``kept`` with each user's first candidates that are available and not seen by them."""
+    allowed = available.copy()  # to this user; -1, an unknown product, counts from the end
+    for user in range(len(ids)):
+        own = seen[offsets[user] : offsets[user + 1]]
+        for product in own:
+            allowed[product] = False
+        place = 0
+        for candidate in range(ids.shape[1]):
+            if place < kept.shape[1] and allowed[positions[user, candidate]]:
+                kept[user, place] = ids[user, candidate]
+                place += 1
+        for product in own:
+            allowed[product] = available[product]

@@ -25,7 +25,7 @@ class RateCandidates(ServingOperator):
     """
 
     artifacts = ("item_embeddings", "neighbours", "popularity", "item_features")
-    drops = ("user_vector",)
+    drops = ("user_vector", "neighbour_scores")
 
     def __init__(self, candidates: int, exports: Path | None = None) -> None:
         """Rate ``candidates`` products a user."""
@@ -67,7 +67,7 @@ class RateCandidates(ServingOperator):
         vectors = self._vectors[positions]
         scores = {
             "tower": np.einsum("ud,ucd->uc", table["user_vector"].values, vectors),
-            "bought": neighbour_scores(self._bought, bought, starts, ends)[users, positions],
+            "bought": table["neighbour_scores"].values[users, positions],
             "recent": neighbour_scores(self._bought, bought, newest, ends)[users, positions],
             "touched": neighbour_scores(self._touched, seen, first, last)[users, positions],
             "popular": self._popular[positions],

@@ -40,7 +40,8 @@ class RetrieveCandidates(ServingOperator):
     """Asks two sources for each user apart: the FAISS index, and the neighbours of what was bought.
 
     Their lists are fused by reciprocal rank. Users without features get popular products. The depth
-    of the search is fixed: a user's candidates depend on nobody else in the request.
+    of the search is fixed: a user's candidates depend on nobody else in the request. What the
+    neighbours say of every product is passed on, for the ranker wants to know it too.
     """
 
     artifacts = ("index", "popularity", "neighbours", "item_features")
@@ -67,22 +68,23 @@ class RetrieveCandidates(ServingOperator):
         self._popular[: popular.size] = popular
 
     def adds(self) -> Schema:
-        """Return the candidates, best first; -1 where there are too few."""
-        return Schema([ColumnSchema("candidate_ids", dtype="int64", dims=(None, self.depth))])
+        """Return the candidates, best first (-1 where there are too few), and the scores of all."""
+        return Schema(
+            [
+                ColumnSchema("candidate_ids", dtype="int64", dims=(None, self.depth)),
+                ColumnSchema("neighbour_scores", dtype="float32", dims=(None, None)),
+            ]
+        )
 
     def run(self, table: TensorTable) -> dict[str, np.ndarray]:
-        """Return the candidates, shape (users, depth)."""
-        mark = table["mark"].values
-        personal = mark == Mark.PERSONAL.value
-        ids = np.repeat(self._popular[None], mark.size, axis=0)
-        if personal.any():
-            users = np.flatnonzero(personal)
-            _, nearest = self._index.search(table["user_vector"].values[users], self.depth)
-            bought, offsets = table["bought"].values, table["bought"].offsets
-            others = neighbour_scores(
-                self._weights, self._catalog.positions(bought), offsets[users], offsets[users + 1]
-            )
-            lists = [self._catalog.positions(nearest), top_k(others, self.depth, above=0.0)]
-            positions, _ = fuse(lists, self.depth)
-            ids[users] = np.where(positions >= 0, self._catalog.ids[positions], NO_PRODUCT)
-        return {"candidate_ids": ids}
+        """Return the candidates, (users, depth), and the neighbours' scores, (users, products)."""
+        _, nearest = self._index.search(table["user_vector"].values, self.depth)
+        bought, offsets = table["bought"].values, table["bought"].offsets
+        scores = neighbour_scores(
+            self._weights, self._catalog.positions(bought), offsets[:-1], offsets[1:]
+        )
+        lists = [self._catalog.positions(nearest), top_k(scores, self.depth, above=0.0)]
+        positions, _ = fuse(lists, self.depth)
+        ids = np.where(positions >= 0, self._catalog.ids[positions], NO_PRODUCT)
+        ids[table["mark"].values != Mark.PERSONAL.value] = self._popular
+        return {"candidate_ids": ids, "neighbour_scores": scores}

@@ -18,8 +18,8 @@ class ScoreCandidates(ServingOperator):
     The names of the ranker's inputs decide what it is fed: a column of the products, of the
     context, or of the table, the latter with one value a user or one a candidate. The products'
     features come from the columnar snapshot that was exported with the index.
-    A user without features keeps the popular products in their order: the score is then each
-    product's share of all purchases.
+    A user without features keeps the popular products in their order: whatever the ranker makes of
+    nobody in particular, the score is then each product's share of all purchases.
     """
 
     artifacts = ("ranker", "item_features", "popularity", "context")
@@ -48,21 +48,17 @@ class ScoreCandidates(ServingOperator):
         """Return the scores, shape (users, candidates)."""
         ids = table["candidate_ids"].values
         positions = self._catalog.positions(ids)
-        scores = self._share[positions]
-        personal = np.flatnonzero(table["mark"].values == Mark.PERSONAL.value)
-        if personal.size:
-            scores[personal] = self._score(table, personal, positions[personal])
-        scores[ids == NO_PRODUCT] = np.nan
-        return {"candidate_scores": scores}
-
-    def _score(self, table: TensorTable, users: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        context = self._context.encode(table["time"].values[users])
+        context = self._context.encode(table["time"].values)
         columns = {}
         for name in self._ranker.inputs:
             if name in self._catalog.features:
                 columns[name] = self._catalog.features[name][positions]
                 continue
-            column = context[name] if name in context else table[name].values[users]
+            column = context[name] if name in context else table[name].values
             # One value a user, or already one a candidate, such as tower_score
             columns[name] = column if column.ndim == 2 else column[:, None]
-        return self._ranker(columns, positions.shape)[..., 0]
+        scores = self._ranker(columns, positions.shape)[..., 0]
+        popular = table["mark"].values != Mark.PERSONAL.value
+        scores[popular] = self._share[positions[popular]]
+        scores[ids == NO_PRODUCT] = np.nan
+        return {"candidate_scores": scores}
