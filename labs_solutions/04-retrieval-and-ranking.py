@@ -939,7 +939,7 @@ def train_ranker(rows):
     )
     model.compile(optimizer=tf.keras.optimizers.legacy.Adam(7e-3), metrics=[])
     features, bought = tensors(rows[ranker_inputs]), tf.constant(rows["target"].to_numpy())
-    build(model, {name: values[:2] for name, values in features.items()})
+    build(model, features)
     model.fit(features, bought, batch_size=1_024, epochs=settings.ranking_epochs, verbose=0)
     return model
 

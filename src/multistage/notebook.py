@@ -71,9 +71,10 @@ def build(model: Any, features: dict[str, Any]) -> None:
 
     Args:
         model: a Merlin model, compiled with one of Keras's ``legacy`` optimizers.
-        features: a few rows of its inputs, by name. A model that is saved expects these names.
+        features: its inputs by name, of which two rows are looked at. A model that is saved
+            expects these names.
     """
-    model(features, training=False)
+    model({name: column[:2] for name, column in features.items()}, training=False)
     model.optimizer._create_all_weights(model.trainable_variables)  # there is no public way
 
 

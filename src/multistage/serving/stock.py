@@ -65,10 +65,9 @@ class PredictHere(BaseOperator):
     def transform(self, col_selector: ColumnSelector, transformable: TensorTable) -> TensorTable:
         """Run the model (Merlin's interface)."""
         columns = {name: column.values for name, column in transformable.items()}
-        rows = len(next(iter(columns.values())))
-        zeros = {n: np.zeros(rows, dtype) for n, dtype in self._model.inputs.items()}
-        columns = zeros | columns
-        return TensorTable({self.output: self._model(columns)})
+        rows = columns[next(iter(columns))].shape
+        lacking = dict.fromkeys(self._model.inputs, np.array(0))
+        return TensorTable({self.output: self._model(lacking | columns, rows)})
 
     @property
     def supported_formats(self) -> DataFormats:
