@@ -752,7 +752,7 @@ plt.show()
 # and products meet in it.
 #
 # **On MovieLens** (`dataset = "movielens"`: real ratings, no price, no brand) the gap is small.
-# There DCN-v2 is best with 0.778, logistic regression follows with 0.772, and XGBoost has 0.751,
+# There DCN-v2 is best with 0.778, logistic regression follows with 0.771, and XGBoost has 0.751,
 # all on the same features. How good a film is and how generous a person is are two effects that
 # simply add up, and they are most of what there is to know about a rating; what a network knows
 # beyond is worth less than a hundredth, and one network of the four is not ahead at all. BPR falls
