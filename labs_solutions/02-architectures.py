@@ -787,8 +787,8 @@ plt.show()
 # is above zero.
 #
 # It takes hundreds of AUCs. An AUC is the chance that a row that was bought scores above one that
-# was not, so it can be counted from ranks (Mann and Whitney 1947), thirty times as fast as
-# scikit-learn's, which looks at its arguments anew each time.
+# was not, so it can be counted from ranks (Mann and Whitney 1947). On a thousand rows that is eight
+# times as fast as scikit-learn's, which looks at its arguments anew each time.
 
 
 # %%
