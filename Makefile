@@ -11,6 +11,7 @@ GPU     := $(filter gpu,$(PROFILE))
 DEVICE  := $(or $(GPU),cpu)
 REQUIREMENTS := requirements/$(DEVICE).txt
 READY   := .venv/.ready-$(DEVICE)
+VENV    := .venv/bin/python# by name: uv would rather change an environment that is active
 UV      := build/uv/bin/uv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export UV_LINK_MODE ?= copy
@@ -54,9 +55,9 @@ $(READY): $(REQUIREMENTS) requirements/uv.txt requirements/jupyterlab.json pypro
 	@sh requirements/check.sh $(PYTHON)
 	@test -x $(UV) || { $(PYTHON) -m venv build/uv && \
 	  build/uv/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/uv.txt; }
-	@test -x .venv/bin/python || $(UV) venv -q --python $(PYTHON) .venv
-	$(UV) pip sync -q --compile-bytecode --require-hashes $(REQUIREMENTS)
-	$(UV) pip install -q --no-deps --no-build-isolation -e .
+	@test -x $(VENV) || $(UV) venv -q --python $(PYTHON) .venv
+	$(UV) pip sync -q --python $(VENV) --compile-bytecode --require-hashes $(REQUIREMENTS)
+	$(UV) pip install -q --python $(VENV) --no-deps --no-build-isolation -e .
 	@install -D -m 644 requirements/jupyterlab.json .venv/etc/jupyter/labconfig/page_config.json
 	@rm -f .venv/.ready*
 	@touch $@

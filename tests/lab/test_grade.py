@@ -23,34 +23,34 @@ from tests.conftest import COURSE
 from tests.journeys.browser import wait_for
 
 
+def write_submission(folder, body=None):
+    """Write lab 1 as it is, or with another 1.1, into a new folder and return the folder."""
+    notebook = nbformat.from_dict(read_source(find_sections(COURSE, [1])[0]))
+    if body is not None:
+        (cell,) = (cell for cell in notebook.cells if exercise_id(cell) == "1.1")
+        body = indent(dedent(body).strip(), "    ")
+        cell.source = f"def ndcg_at_k(recommended, relevant, k):\n{body}\n"
+    folder.mkdir()
+    nbformat.write(notebook, folder / "01-introduction.ipynb")
+    return folder
+
+
 @pytest.fixture
 def submit(tmp_path):
-    """Return a function that writes lab 1 as it is, or with another 1.1."""
-    source = read_source(find_sections(COURSE, [1])[0])
+    """Return a function that writes the submission of somebody who is named."""
+    return lambda attendee, body=None: write_submission(tmp_path / attendee, body)
 
-    def submitted(attendee, body=None):
-        notebook = nbformat.from_dict(source)
-        if body is not None:
-            (cell,) = (cell for cell in notebook.cells if exercise_id(cell) == "1.1")
-            body = indent(dedent(body).strip(), "    ")
-            cell.source = f"def ndcg_at_k(recommended, relevant, k):\n{body}\n"
-        folder = tmp_path / attendee
-        folder.mkdir()
-        nbformat.write(notebook, folder / "01-introduction.ipynb")
-        return folder
 
-    return submitted
+def first_exercises(count):
+    """Return ``exercises_of`` as if a lab had only its first ``count``."""
+    known = exercise.exercises_of
+    return lambda section: dict(list(known(section).items())[:count])
 
 
 @pytest.fixture
 def only_two(monkeypatch):
     """As if lab 1 had two exercises."""
-    known = exercise.exercises_of
-
-    def two(section):
-        return dict(list(known(section).items())[:2])
-
-    monkeypatch.setattr(exercise, "exercises_of", two)
+    monkeypatch.setattr(exercise, "exercises_of", first_exercises(2))
 
 
 @pytest.fixture
@@ -66,46 +66,54 @@ def verdict(only_two):
     return graded
 
 
-def test_the_solved_lab_passes(submit):
-    grades = grade([submit("ada")])
-    assert [(g.attendee, g.exercise, g.passed) for g in grades] == [
-        ("ada", f"1.{number}", True) for number in range(1, 5)
-    ]
-
-
 THREAD = "from threading import Thread; from time import sleep"
 FORGED = """open('result.json', 'w').write('{"passed": true, "message": ""}')"""
 
 
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        ("raise NotImplementedError('Exercise 1.1')", "Not filled in."),
-        ("return 1.0", "NDCG of a list without hits is wrong."),
-        ("return 1 / 0", "It raised ZeroDivisionError"),
-        ("import sys; sys.exit(0)", "It raised SystemExit"),
-        ("import os; os._exit(0)", "Its process ended before the check did."),
-        ("import os; os.kill(os.getppid(), 9)", "other processes"),
-        ("import os\nwhile True: os.fork()", "other processes"),
-        ("import subprocess; subprocess.run(['true'])", "other programs"),
-        ("import numpy as np; return float(np.ones(10**11).sum())", "too much memory"),
-        ("return float(len(bytearray(6 * 2**30)))", "too much memory"),
-        (f"{THREAD}\nwhile True: Thread(target=sleep, args=[99]).start()", "start new thread"),
-        ("for _ in range(3000): print('x' * 10**6)\nreturn 3.0", "is wrong"),
-        ("import os\nfor _ in range(3000): os.write(1, b'x' * 10**6)\nreturn 3.0", "is wrong"),
-        ("f = open('big', 'wb')\nwhile True: f.write(b'x' * 10**7)", "File too large"),
-        ("for i in range(10**6): open(str(i), 'wb').write(b'x' * 10**7)", "so many files"),
-        (f"{FORGED}\nreturn 3.0", "is wrong"),
-        (f"{FORGED}\nimport os; os._exit(0)", "Its process ended before the check did."),
-        ("import os; os.mkfifo('result.json'); os._exit(0)", "Its process ended before"),
-        ("raise ValueError('x' * 10**8)", "It raised ValueError: xxx"),
-    ],
-)
-def test_an_answer_harms_neither_the_grader_nor_the_next_one(verdict, submit, body, said):
-    got = verdict(submit("eve", body))
-    assert not got.passed
-    assert said in got.message
-    assert len(got.message) <= 500
+HOSTILE = [
+    ("raise NotImplementedError('Exercise 1.1')", "Not filled in."),
+    ("return 1.0", "NDCG of a list without hits is wrong."),
+    ("return 1 / 0", "It raised ZeroDivisionError"),
+    ("import sys; sys.exit(0)", "It raised SystemExit"),
+    ("import os; os._exit(0)", "Its process ended before the check did."),
+    ("import os; os.kill(os.getppid(), 9)", "other processes"),
+    ("import os\nwhile True: os.fork()", "other processes"),
+    ("import subprocess; subprocess.run(['true'])", "other programs"),
+    ("import numpy as np; return float(np.ones(10**11).sum())", "too much memory"),
+    ("return float(len(bytearray(6 * 2**30)))", "too much memory"),
+    (f"{THREAD}\nwhile True: Thread(target=sleep, args=[99]).start()", "start new thread"),
+    ("for _ in range(3000): print('x' * 10**6)\nreturn 3.0", "is wrong"),
+    ("import os\nfor _ in range(3000): os.write(1, b'x' * 10**6)\nreturn 3.0", "is wrong"),
+    ("f = open('big', 'wb')\nwhile True: f.write(b'x' * 10**7)", "File too large"),
+    ("for i in range(10**6): open(str(i), 'wb').write(b'x' * 10**7)", "so many files"),
+    (f"{FORGED}\nreturn 3.0", "is wrong"),
+    (f"{FORGED}\nimport os; os._exit(0)", "Its process ended before the check did."),
+    ("import os; os.mkfifo('result.json'); os._exit(0)", "Its process ended before"),
+    ("raise ValueError('x' * 10**8)", "It raised ValueError: xxx"),
+]
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory):
+    """Grades of all hostile answers to 1.1 and of an honest one, last, in one run."""
+    root = tmp_path_factory.mktemp("company")
+    bodies = [*(body for body, _ in HOSTILE), None]
+    folders = [write_submission(root / f"{number}", body) for number, body in enumerate(bodies)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exercise, "exercises_of", first_exercises(1))
+        return grade(folders, seconds=60)
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE)), ids=[body for body, _ in HOSTILE])
+def test_an_answer_is_judged_as_if_it_were_alone(company, number):
+    assert not company[number].passed
+    assert HOSTILE[number][1] in company[number].message
+    assert len(company[number].message) <= 500
+
+
+def test_an_honest_answer_passes_in_such_company(company):
+    assert len(company) == len(HOSTILE) + 1
+    assert company[-1].passed, company[-1].message
 
 
 def test_a_check_that_was_replaced_beforehand_is_put_back(verdict, submit):
@@ -130,21 +138,20 @@ def test_what_even_the_time_limit_cannot_end_is_killed(verdict, submit):
     assert "did not end within 40 s" in verdict(submit("eve", body), seconds=40).message
 
 
-def test_files_outside_are_neither_deleted_nor_changed(verdict, submit, tmp_path):
+def test_files_outside_are_neither_deleted_nor_changed(monkeypatch, submit, tmp_path):
+    monkeypatch.setattr(exercise, "exercises_of", first_exercises(1))
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "x.txt").write_text("x")
-    for number, deed in enumerate(
-        (
-            f"import shutil; shutil.rmtree({str(precious)!r})",
-            f"import os; os.remove({str(precious / 'x.txt')!r})",
-            f"open({str(precious / 'x.txt')!r}, 'w')",
-            f"import os; os.rename({str(precious)!r}, 'mine')",
-        )
-    ):
-        got = verdict(submit(f"eve{number}", f"{deed}\nreturn 3.0"))
+    deeds = (
+        f"import shutil; shutil.rmtree({str(precious)!r})",
+        f"import os; os.remove({str(precious / 'x.txt')!r})",
+        f"open({str(precious / 'x.txt')!r}, 'w')",
+        f"import os; os.rename({str(precious)!r}, 'mine')",
+    )
+    for got in grade([submit(f"eve{n}", f"{deed}\nreturn 3.0") for n, deed in enumerate(deeds)]):
         assert "may not change" in got.message
-        assert (precious / "x.txt").read_text() == "x"
+    assert (precious / "x.txt").read_text() == "x"
 
 
 def test_there_is_no_network(verdict, submit):
@@ -268,7 +275,7 @@ def test_what_cannot_be_graded_is_named(tmp_path):
         grade([COURSE], sections=[9])
 
 
-def test_the_command_line(submit, tmp_path):
+def test_the_solved_lab_passes_by_the_command_line(submit, tmp_path):
     options = ["--json", "--output", tmp_path / "out", "--root", COURSE]
     ended = subprocess.run(
         [sys.executable, "-m", "multistage.lab", "grade", submit("ada"), *options],
@@ -277,5 +284,7 @@ def test_the_command_line(submit, tmp_path):
         timeout=120,
     )
     assert ended.returncode == 0, ended.stderr
-    assert [one["passed"] for one in json.loads(ended.stdout)] == [True] * 4
+    assert [(g["attendee"], g["exercise"], g["passed"]) for g in json.loads(ended.stdout)] == [
+        ("ada", f"1.{number}", True) for number in range(1, 5)
+    ]
     assert (tmp_path / "out" / "grades.csv").exists()

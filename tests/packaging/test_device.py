@@ -171,6 +171,14 @@ def test_make_asks_for_the_gpu_first(target, work):
     assert "check.sh python3.11 gpu" not in would_do(target)
 
 
+def test_make_leaves_an_active_environment_alone():
+    """uv would take the one that is active, and delete from it what the lock does not name."""
+    said = would_do("-B", "setup")
+    changes = [line for line in said.splitlines() if "uv pip" in line]
+    assert [" ".join(line.split()[1:3]) for line in changes] == ["pip sync", "pip install"]
+    assert all("--python .venv/bin/python" in line for line in changes)
+
+
 @pytest.mark.skipif(not shutil.which("g++"), reason="g++ builds a driver")
 @pytest.mark.parametrize(
     ("started", "number", "code"), [(0, 2, 0), (0, 0, 1), (100, 0, 1)], ids=str
