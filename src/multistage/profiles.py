@@ -22,7 +22,6 @@ class Profile:
     retrieval_learning_rate: float = 4e-3
     ranking_epochs: int = 2
     negatives: int = 30  # a person, when a ranker is trained for a pipeline
-    seeds: int = 5  # that a comparison of models is repeated with
     tree_device: str = "cpu"  # XGBoost's; it does not look for a GPU by itself
     # serving
     candidates: int = 100  # products that retrieval hands to the next stage
@@ -38,7 +37,6 @@ PROFILES = {
         epochs=1,
         retrieval_epochs=2,
         ranking_epochs=1,
-        seeds=3,
         requests=100,
     ),
     "laptop": Profile("laptop"),
