@@ -65,9 +65,9 @@ class PredictHere(BaseOperator):
     def transform(self, col_selector: ColumnSelector, transformable: TensorTable) -> TensorTable:
         """Run the model (Merlin's interface)."""
         columns = {name: column.values for name, column in transformable.items()}
-        rows = columns[next(iter(columns))].shape
+        shape = columns[next(iter(columns))].shape
         lacking = dict.fromkeys(self._model.inputs, np.array(0))
-        return TensorTable({self.output: self._model(lacking | columns, rows)})
+        return TensorTable({self.output: self._model(lacking | columns, shape)})
 
     @property
     def supported_formats(self) -> DataFormats:
