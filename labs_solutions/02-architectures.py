@@ -37,7 +37,7 @@ events = None
 
 # %%
 from multistage import datasets
-from multistage.notebook import build, quiet, record, trace_as_written
+from multistage.notebook import build, lean_tensorflow, quiet, record
 from multistage.workspace import Workspace
 
 quiet()
@@ -46,9 +46,10 @@ data = datasets.load(workspace, events)
 
 # %% [markdown]
 # Merlin's models take their shape from a **schema**. TensorFlow is told to be repeatable: same
-# seed, same data, same machine, same figures. It is also told not to rewrite Merlin's Python before
-# it traces a training step (AutoGraph looks for loops over tensors there, and there are none): a
-# lab with many small models would wait longer for that than for the training.
+# seed, same data, same machine, same figures. It is also told to leave two things undone: to
+# rewrite Merlin's Python before it traces a training step (AutoGraph looks for loops over tensors
+# there, and there are none), and to tune how batches are read (ours lie in memory). A lab with many
+# small models would wait longer for these two than for the training.
 
 # %%
 import merlin.models.tf as mm
@@ -60,7 +61,7 @@ from nvtabular import ops
 
 tf.keras.utils.set_random_seed(workspace.profile.seed)
 tf.config.experimental.enable_op_determinism()
-trace_as_written()
+lean_tensorflow()
 
 # %% [markdown]
 # ## What was known, and when

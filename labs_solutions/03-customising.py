@@ -36,7 +36,7 @@ events = None
 
 # %%
 from multistage import datasets
-from multistage.notebook import quiet, record, trace_as_written
+from multistage.notebook import lean_tensorflow, quiet, record
 from multistage.workspace import Workspace
 
 quiet()
@@ -54,7 +54,7 @@ from merlin.schema import Tags
 
 tf.keras.utils.set_random_seed(workspace.profile.seed)
 tf.config.experimental.enable_op_determinism()
-trace_as_written()
+lean_tensorflow()
 
 train_set, test_set = (Dataset(str(tables / name), engine="parquet") for name in ("train", "test"))
 schema = train_set.schema

@@ -36,7 +36,7 @@ events = None
 
 # %%
 from multistage import datasets
-from multistage.notebook import build, quiet, record, trace_as_written
+from multistage.notebook import build, lean_tensorflow, quiet, record
 from multistage.workspace import Workspace
 
 quiet()
@@ -57,7 +57,7 @@ from merlin.schema import Tags
 settings = workspace.profile
 tf.keras.utils.set_random_seed(settings.seed)
 tf.config.experimental.enable_op_determinism()
-trace_as_written()
+lean_tensorflow()
 
 train_set = Dataset(str(tables / "train"), engine="parquet")
 valid_set = Dataset(str(tables / "valid"), engine="parquet")

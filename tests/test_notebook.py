@@ -5,7 +5,7 @@ import nbformat
 import pytest
 
 from multistage.authoring.execute import execute
-from multistage.notebook import build, read_records, trace_as_written
+from multistage.notebook import build, lean_tensorflow, read_records
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +65,35 @@ def test_merlin_is_traced_as_written_and_a_layer_of_your_own_is_not(monkeypatch)
             return inputs
 
     monkeypatch.setattr(config, "CONVERSION_RULES", config.CONVERSION_RULES)
-    trace_as_written()
+    lean_tensorflow()
     rules = config.CONVERSION_RULES
-    trace_as_written()  # a cell that is run again
+    lean_tensorflow()  # a cell that is run again
     assert config.CONVERSION_RULES is rules
     for written in (mm.MLPBlock, mm.Model.train_step, mm.Encoder.call):
         assert is_allowlisted(written)
     assert not is_allowlisted(Own.call)
+
+
+def test_no_training_waits_for_the_thread_that_tunes_its_pipeline(monkeypatch):
+    import tensorflow as tf
+
+    plain = tf.data.Dataset.__iter__
+    tuned = []
+
+    def watched(dataset):
+        tuned.append(dataset.options().autotune.enabled)
+        return plain(dataset)
+
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", watched)
+    lean_tensorflow()
+    iterate = tf.data.Dataset.__iter__
+    lean_tensorflow()  # a cell that is run again
+    assert tf.data.Dataset.__iter__ is iterate
+
+    model = tf.keras.Sequential([tf.keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    model.fit(tf.ones((4, 2)), tf.ones((4, 1)), verbose=0)
+    assert tuned == [False]
 
 
 def test_a_built_model_is_traced_once_and_saves_the_names_of_its_inputs(tmp_path, monkeypatch):
