@@ -12,11 +12,18 @@ from multistage.authoring.sections import AuthoringError
 _CELL_FILE = re.compile(r"/[\w./-]*ipykernel_\d+/\d+\.py")
 # XGBoost's tracker greets each Dask worker from C++, port and time included.
 _TRACKER = re.compile(r"^\[[\d:]+\] task \[xgboost\.dask-\d+\].*\n?", re.MULTILINE)
-_MODEL_ID = re.compile(r"\b[0-9a-f]{32}\b")
+# A widget's model by itself, and as others refer to it (IPY_MODEL_...).
+_MODEL_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
 def clean(notebook: NotebookNode, course: Path) -> NotebookNode:
-    """Drop timings and papermill's marks, and write paths relative to the course, in place."""
+    """Drop timings and papermill's marks, and write paths relative to the course, in place.
+
+    Text that arrived in pieces becomes one output: where it broke was a matter of milliseconds.
+    """
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
