@@ -383,17 +383,19 @@ record("auc_bpr", judge("BPR", score, seconds, parameters))
 #
 # Boosted trees split numbers and know nothing of embeddings: to them a person's code is a number
 # like any other. They still win competitions on tables. Merlin wraps XGBoost's Dask training, so
-# the same lines run on one machine or many. Here the cluster is one worker process, and nothing
-# listens beyond this machine.
+# the same lines run on one machine or many: the `Client` decides. Ours starts one worker within
+# this notebook, and nothing listens beyond this machine; a cluster's address would go in its place.
+# (`Distributed` can start workers by itself, but they live on when its block ends.)
 
 # %%
+from dask.distributed import Client
 from merlin.core.utils import Distributed
 from merlin.models.xgb import XGBoost
 
 train_set, valid_set, test_set = (Dataset(frame, schema=schema) for frame in frames.values())
-here = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
+here = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
 
-with Distributed(n_workers=1, threads_per_worker=2, **here):
+with Client(**here) as client, Distributed(client):
     start = time.perf_counter()
     trees = XGBoost(
         schema,
