@@ -1,3 +1,5 @@
+import re
+
 import pandas as pd
 import pytest
 from conftest import CANDIDATES, NOON
@@ -24,6 +26,18 @@ def test_an_unknown_user(recommender):
     mark, rows = explain(recommender, -1, NOON, 5)
     assert mark == Mark.POPULAR
     assert rows["place"].notna().sum() == 5
+
+
+def test_what_a_product_lacks_is_left_empty(recommender, user_features):
+    pytest.importorskip("ipywidgets")
+    user = int(user_features["user_id"].iloc[0])
+    _, rows = explain(recommender, user, NOON, 10)
+    brands = [None, "acme"] * len(rows)
+    catalog = rows[["product_id"]].assign(brand=brands[: len(rows)])
+    page = stage_explorer(recommender, [user], catalog, NOON).children[1].value
+    assert "acme" in page
+    words = re.sub(r"<[^>]*>", " ", page).split()
+    assert not {"None", "nan", "NaN", "&lt;NA&gt;"} & set(words)
 
 
 def test_the_widget_follows_its_controls(recommender, user_features):

@@ -127,5 +127,8 @@ def _page(mark: Mark, rows: pd.DataFrame, catalog: pd.DataFrame) -> str:
     shown = shown.merge(catalog, on="product_id", how="left")
     if shown["score"].notna().any():
         shown["score"] = shown["score"].map("{:.4f}".format, na_action="ignore")
-    html = shown.to_html(index=False, na_rep="", border=0, justify="left")
+    shown = shown.astype(object).where(shown.notna(), "")  # na_rep leaves a None as it is
+    html = shown.to_html(index=False, border=0)
+    for cell in ("th", "td"):  # a notebook's own style puts names and values to different sides
+        html = html.replace(f"<{cell}>", f"<{cell} style='text-align:left;padding-right:1em'>")
     return f"<p>mark: <b>{mark.name.lower()}</b></p>{bars}<div>{html}</div>"
