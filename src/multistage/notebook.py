@@ -22,7 +22,7 @@ def quiet() -> None:
     prepare()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of Dask workers, which are processes
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that a lab starts
     warnings.filterwarnings("ignore")
     for name in ("absl", "tensorflow", "merlin", "distributed", "feast"):
         # a filter, not a level: TensorFlow sets its own level when it is imported in a notebook
@@ -57,7 +57,7 @@ def lean_tensorflow() -> None:
 
     **The tuning of input pipelines.** A thread watches each pipeline and sleeps 10 ms, then 20 ms,
     40 ms and so on. When training ends, TensorFlow 2.12 often fails to wake it and waits for it,
-    doing nothing: 1.2 s after most trainings of 2 s, longer after longer ones.
+    doing nothing: 1.2 s after most trainings of 2 s, 4 s after some of 7 s.
     """
     _trace_merlin_as_written()
     _leave_pipelines_untuned()
