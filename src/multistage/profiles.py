@@ -16,7 +16,7 @@ class Profile:
     products: int = 1_500
     # training
     batch_size: int = 4_096  # rows, for the ranking models
-    epochs: int = 4
+    epochs: int = 5
     retrieval_batch_size: int = 512
     retrieval_epochs: int = 3
     retrieval_learning_rate: float = 4e-3
