@@ -519,7 +519,7 @@ print(f"chosen: {DIM} numbers a value, pull {PULL:g}")
 pd.Series(search).unstack().rename_axis(index="numbers a value", columns="pull").round(4)
 
 # %% [markdown]
-# The few rows a person have do not fill eight numbers: four do better with either pull, and the
+# The few rows that a person has do not fill eight numbers: four do better with either pull, and the
 # stronger pull does better with either size, most of all with eight. The best setting is that of
 # the four networks below; each could be searched for itself, if you have the time. (Side studies at
 # the end train more briefly and take eight numbers, which learn faster.)
