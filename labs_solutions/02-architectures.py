@@ -439,6 +439,9 @@ record("auc_xgboost", judge("XGBoost", tree_scores, seconds, nodes))
 
 
 # %%
+inputs = schema.without(["target"]).column_names
+
+
 def tensors(frame, columns):
     """Columns of a table as the models take them: each (rows, 1)."""
     return {name: tf.constant(frame[name].to_numpy()[:, None]) for name in columns}
@@ -446,7 +449,6 @@ def tensors(frame, columns):
 
 def rows_of(frame):
     """The features and the target of a table, as tensors."""
-    inputs = [name for name in schema.column_names if name in frame and name != "target"]
     return tensors(frame, inputs), tf.constant(frame["target"].to_numpy("float32")[:, None])
 
 
@@ -455,7 +457,7 @@ def embeddings(dim, pull):
     return mm.Embeddings(categories, dim=dim, embeddings_regularizer=tf.keras.regularizers.l2(pull))
 
 
-def cross_network(dim, pull, schema=schema):
+def cross_network(dim, pull):
     """DCN-v2 with two cross layers."""
     return mm.DCNModel(
         schema,
@@ -1052,7 +1054,6 @@ def with_twins(rows):
 
 
 shown = {name: with_twins(eighth[name]) for name in ("train", "test")}
-inputs = [name for name in schema.column_names if name != "target"]
 shown_train, shown_test = (tensors(rows, inputs) for rows in shown.values())
 
 

@@ -65,6 +65,7 @@ def test_merlin_is_traced_as_written_and_a_layer_of_your_own_is_not(monkeypatch)
             return inputs
 
     monkeypatch.setattr(config, "CONVERSION_RULES", config.CONVERSION_RULES)
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", tf.data.Dataset.__iter__)
     lean_tensorflow()
     rules = config.CONVERSION_RULES
     lean_tensorflow()  # a cell that is run again

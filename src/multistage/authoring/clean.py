@@ -10,7 +10,7 @@ from nbformat import NotebookNode
 from multistage.authoring.sections import AuthoringError
 
 _CELL_FILE = re.compile(r"/[\w./-]*ipykernel_\d+/\d+\.py")
-# XGBoost's tracker greets each Dask worker from C++, port and time included.
+# XGBoost's tracker greets each Dask worker from C++, address and time included.
 _TRACKER = re.compile(r"^\[[\d:]+\] task \[xgboost\.dask-\d+\].*\n?", re.MULTILINE)
 # A widget's model by itself, and as others refer to it (IPY_MODEL_...).
 _MODEL_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
