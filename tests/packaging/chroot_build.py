@@ -107,9 +107,13 @@ def _ignored() -> list[str]:
     return [line.removeprefix("**/") if "**/" in line else f"./{line}" for line in lines]
 
 
-def bare(folder: Path) -> Root:
-    """Make a Debian 12 root that reaches the network as this machine does."""
-    subprocess.run(["debootstrap", "--variant=minbase", "bookworm", folder], check=True)
+def bare(folder: Path, suite: str = "bookworm", architecture: str | None = None) -> Root:
+    """Make a Debian root that reaches the network as this machine does.
+
+    For another ``architecture`` than this machine's, the kernel must run its programs already.
+    """
+    kind = ["--variant=minbase", *([f"--arch={architecture}"] if architecture else [])]
+    subprocess.run(["debootstrap", *kind, suite, folder], check=True)
     (folder / "etc" / "resolv.conf").write_bytes(Path("/etc/resolv.conf").read_bytes())
     (folder / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
     root = Root(folder)
