@@ -1,0 +1,38 @@
+"""What a user's shell and home hand down, and what the course does not take over.
+
+A classroom's machine may have a home that cannot be written, packages of another course on
+``PYTHONPATH``, and another conda environment that is active. None of it may change a result.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# Packages, a standard library and a start-up file that are meant for another Python.
+FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
+
+
+def drop_foreign_packages() -> None:
+    """Start this process anew without ``FOREIGN``, if one of them is set.
+
+    Python has put what they name before its own packages already, and modules may have been
+    imported from there. Where this package itself comes from ``PYTHONPATH``, all is left as it is.
+    """
+    folders = [Path(f).resolve() for f in os.environ.get("PYTHONPATH", "").split(os.pathsep) if f]
+    if Path(__file__).resolve().parents[1] in folders:
+        return
+    if any(os.environ.get(name) for name in FOREIGN):
+        kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], kept)
+
+
+def home_problem() -> str:
+    """Return what is wrong with the user's home, such as "/home/me is read-only"; "" if nothing."""
+    home = os.path.expanduser("~")  # HOME, else what the system's list of users says
+    if not os.path.isabs(home):
+        return "HOME is not set, and the system knows no home of this user"
+    if not os.path.isdir(home):
+        return f"{home} does not exist"
+    if not os.access(home, os.W_OK | os.X_OK):
+        return f"{home} cannot be written"
+    return ""
