@@ -63,12 +63,16 @@ $(READY): $(REQUIREMENTS) requirements/uv.txt requirements/jupyterlab.json pypro
 	@touch $@
 
 # Compile the locks anew, the GPU's from the CPU's. No index or file address gets into them.
+# The CPU's lock is for the two machines that pyproject.toml names (tool.uv.environments). uv gives
+# every pin a marker: sed drops it from a pin for both, and keeps the machine of a pin for one.
 COMPILE := $(UV) pip compile -q --upgrade --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 OVERRIDES := --override requirements/overrides.txt
 lock:
-	$(COMPILE) $(OVERRIDES) requirements/cpu.in -o requirements/cpu.txt
-	$(COMPILE) $(OVERRIDES) --override requirements/gpu-overrides.txt requirements/gpu.in -o requirements/gpu.txt
+	$(COMPILE) $(OVERRIDES) --universal requirements/cpu.in -o requirements/cpu.txt
+	sed -Ei "s/ ; \(.*\) or \(.*\)//; s/ ; .*(platform_machine == '\w+').*/ ; \1 \\\\/" requirements/cpu.txt
+	$(COMPILE) $(OVERRIDES) --override requirements/gpu-overrides.txt \
+	  --python-platform x86_64-manylinux_2_35 requirements/gpu.in -o requirements/gpu.txt
 
 clean:
 	rm -rf build workspace

@@ -29,6 +29,7 @@ PACKAGES = (
     "merlin-systems",
     "tensorflow",
     "tensorflow-cpu",
+    "tensorflow-cpu-aws",
     "faiss-cpu",
     "faiss-gpu-cu11",
 )

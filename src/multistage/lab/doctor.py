@@ -90,15 +90,14 @@ def packages(course: Path) -> Finding:
 
     if sys.version_info[:2] != (3, 11):
         return Finding("packages", "note", "not compared: the locks are for Python 3.11")
-    kind = "gpu" if _installed("tensorflow") else "cpu"
+    kind = "gpu" if _built_for_gpus() else "cpu"
     lock = course / "requirements" / f"{kind}.txt"
     if not lock.exists():
         return Finding("packages", "note", f"no {lock.name} in requirements/ to compare with")
     pins = re.findall(r"^([\w.-]+)==(\S+)(.*)$", lock.read_text(), flags=re.MULTILINE)
+    pins = [(name, pinned) for name, pinned, rest in pins if ";" not in rest or _applies(rest)]
     wrong = []
-    for name, pinned, rest in pins:
-        if ";" in rest and not _applies(rest):
-            continue
+    for name, pinned in pins:
         installed = _installed(name) or "missing"
         if installed != pinned.rstrip(";"):
             wrong.append(f"{name} {installed}, pinned {pinned}")
@@ -222,10 +221,10 @@ def gpu(course: Path) -> Finding:
     name = device()
     if name == "cpu":
         found = "none: the labs run on the CPU"
-    elif _installed("tensorflow"):
+    elif _built_for_gpus():
         found = f"{name}. To use it: make run PROFILE=gpu; lab doctor --deep asks TensorFlow first"
     else:
-        found = f"{name}, and TensorFlow for CPUs. To use it: make setup PROFILE=gpu"
+        found = f"{name}, and TensorFlow for CPUs. {_to_get_the_gpu_build()}"
     return Finding("GPU", "ok", found)
 
 
@@ -252,8 +251,23 @@ def tensorflow_devices(course: Path) -> Finding:
     found = f"{tf.__version__} sees {', '.join(seen) or 'no GPU'}"
     if seen:
         return Finding("TensorFlow", "ok", f"{found}. To use it: make run PROFILE=gpu")
-    mend = "The labs run on the CPU. To use the GPU: make setup PROFILE=gpu"
+    mend = f"The labs run on the CPU. {_to_get_the_gpu_build()}"
     return Finding("TensorFlow", "ok" if device() == "cpu" else "note", found, mend)
+
+
+def _built_for_gpus() -> bool:
+    """Whether TensorFlow is the build for CUDA; on Arm, ``tensorflow`` is a build for CPUs."""
+    import platform
+
+    return platform.machine() == "x86_64" and bool(_installed("tensorflow"))
+
+
+def _to_get_the_gpu_build() -> str:
+    import platform
+
+    if platform.machine() == "x86_64":
+        return "To use the GPU: make setup PROFILE=gpu"
+    return "The course uses a GPU on x86-64 only."
 
 
 def _installed(name: str) -> str | None:
