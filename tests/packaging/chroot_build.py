@@ -108,12 +108,14 @@ def _ignored() -> list[str]:
 
 
 def bare(folder: Path, suite: str = "bookworm", architecture: str | None = None) -> Root:
-    """Make a Debian root that reaches the network as this machine does.
-
-    For another ``architecture`` than this machine's, the kernel must run its programs already.
-    """
+    """Make a Debian root, for another ``architecture`` if the kernel runs its programs already."""
     kind = ["--variant=minbase", *([f"--arch={architecture}"] if architecture else [])]
     subprocess.run(["debootstrap", *kind, suite, folder], check=True)
+    return connect(folder)
+
+
+def connect(folder: Path) -> Root:
+    """Let a Debian root reach the network as this machine does."""
     (folder / "etc" / "resolv.conf").write_bytes(Path("/etc/resolv.conf").read_bytes())
     (folder / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
     root = Root(folder)
