@@ -9,12 +9,15 @@ from textwrap import dedent
 import pytest
 
 from multistage.exercises import Exercise
+from multistage.loopback import bypass_proxies
 
 COURSE = Path(__file__).resolve().parents[1]
 
 # A shell starts what runs in its background with interrupts ignored, and every process below
 # inherits that: tests that interrupt something would wait in vain.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+bypass_proxies()  # the browser and the requests of these tests go to this machine
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from multistage.device import prepare
+from multistage.loopback import bypass_proxies
 
 RECORD = "multistage"  # the key of a recorded metric in an output's metadata
 
@@ -17,9 +18,11 @@ def quiet() -> None:
 
     TensorFlow 2.12 and Merlin 23 greet each import with notices about CUDA libraries, optional
     packages and deprecated names. Call this before importing them. It also sets up the GPU, where
-    there is one (:func:`multistage.device.prepare`).
+    there is one (:func:`multistage.device.prepare`), and keeps proxies away from the servers that a
+    lab starts (:func:`multistage.loopback.bypass_proxies`).
     """
     prepare()
+    bypass_proxies()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that a lab starts

@@ -13,6 +13,8 @@ from jupyter_client.manager import AsyncKernelManager
 from nbformat import NotebookNode
 from traitlets import default
 
+from multistage.loopback import check_loopback
+
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LINES = 6  # of an error's message that are kept
 
@@ -76,11 +78,13 @@ def execute(
 
     Raises:
         CellError: if a cell fails, or its kernel dies.
+        CourseError: if the machine has no loopback, over which one talks to a kernel.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    check_loopback()
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     running = ""
 

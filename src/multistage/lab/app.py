@@ -6,6 +6,7 @@ import typer
 
 from multistage.errors import CourseError, said
 from multistage.lab import build, doctor, grade, reset, run, seats, serve, status
+from multistage.loopback import bypass_proxies
 
 app = typer.Typer(
     name="lab",
@@ -29,6 +30,7 @@ app.add_typer(seats.app, name="seats")
 def main() -> None:
     """Run the command line; an error that the user can mend ends it with its message alone."""
     sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be anything
+    bypass_proxies()
     try:
         app()
     except (CourseError, OSError) as error:

@@ -10,10 +10,11 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from multistage.errors import CourseError
 from multistage.lab.options import Json, Root
 from multistage.workspace import find_course
 
-CORES, MEMORY_GB, DISK_GB, SHARED_MB = 2, 6, 5, 64
+CORES, MEMORY_GB, DISK_GB = 2, 6, 5
 PORTS = (8888,)  # JupyterLab's; Triton takes free ones
 
 
@@ -57,6 +58,7 @@ def examine(course: Path, deep: bool = False) -> Iterator[Finding]:
         memory,
         disk,
         shared_memory,
+        loopback,
         libpython,
         tritonserver,
         redis,
@@ -149,10 +151,26 @@ def shared_memory(course: Path) -> Finding:
     """Room in /dev/shm, through which Triton talks to its Python backends."""
     import shutil
 
+    from multistage.serving.triton import SHARED_MB
+
     free = shutil.disk_usage("/dev/shm").free / 2**20
-    mend = "Triton (lab 5) does not start. In a container: docker run --shm-size=1g"
+    mend = (
+        "Triton (lab 5) may not start. Remove what killed servers left there "
+        "(/dev/shm/multistage_*), or, in a container: docker run --shm-size=64m"
+    )
     state = "ok" if free >= SHARED_MB else "broken"
     return Finding("shared memory", state, f"{free:.0f} MB free, {SHARED_MB} needed", mend)
+
+
+def loopback(course: Path) -> Finding:
+    """The address over which kernels and Triton are reached."""
+    from multistage.loopback import LOOPBACK, check_loopback
+
+    try:
+        check_loopback()
+    except CourseError as error:
+        return Finding("loopback", "broken", f"{LOOPBACK} does not answer", f"No lab runs. {error}")
+    return Finding("loopback", "ok", f"{LOOPBACK} answers")
 
 
 def libpython(course: Path) -> Finding:

@@ -12,9 +12,8 @@ from rich.console import Console
 
 from multistage.errors import CourseError
 from multistage.lab.options import Json, Root
+from multistage.loopback import LOOPBACK
 from multistage.workspace import Workspace
-
-LOOPBACK = "127.0.0.1"
 
 
 def command(

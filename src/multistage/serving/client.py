@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tritonclient.utils import InferenceServerException
 
 from multistage.errors import CourseError
+from multistage.loopback import is_local
 from multistage.serving.request import MODEL, Mark, RequestError
 
 
@@ -29,6 +31,24 @@ class Reply:
         return [Mark(mark).name.lower() for mark in self.mark]
 
 
+def connect(grpc_url: str, local: bool = False) -> Any:
+    """Return a ``tritonclient.grpc.InferenceServerClient`` for ``host:port``.
+
+    It uses the proxy that the environment names, if any, but never for a server of this machine.
+
+    Args:
+        grpc_url: where the server is.
+        local: whether it is on this machine, whatever its address; by default, if that is the
+            loopback.
+    """
+    import tritonclient.grpc as grpc
+
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    if local or is_local(grpc_url.rpartition(":")[0]):
+        options.append(("grpc.enable_http_proxy", 0))
+    return grpc.InferenceServerClient(grpc_url, channel_args=options)
+
+
 class Client:
     """One connection to a server; a context manager."""
 
@@ -38,7 +58,7 @@ class Client:
 
         self._grpc = grpc
         self._url = grpc_url
-        self._connection = grpc.InferenceServerClient(grpc_url)
+        self._connection = connect(grpc_url)
         self._timeout = timeout
 
     def __enter__(self) -> "Client":

@@ -26,14 +26,16 @@ from typing import Any
 import psutil
 
 from multistage.errors import CourseError
+from multistage.loopback import LOOPBACK, check_loopback
 
-LOOPBACK = "127.0.0.1"
 # A server with this variable asks the feature repository that it names, not its exported copy.
 LIVE_REPOSITORY = "MULTISTAGE_FEATURE_REPOSITORY"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 LIBPYTHON = f"libpython{PYTHON}.so.1.0"
 PR_SET_PDEATHSIG = 1
 UNASSIGNED = range(20_000, 32_000)  # below those that Linux gives to whoever asks for any
+# Of /dev/shm. A server takes 1 MB of it, and keeps what a request needed: 4 MB for 10,000 users.
+SHARED_MB = 16
 
 # What the log says, and what it means to the person in front of it.
 REASONS = (
@@ -41,7 +43,7 @@ REASONS = (
     (r"ddress already in use|failed to start .* service", "A port is taken: choose another."),
     (
         r"No space left on device|shm.*(?:fail|unable)|Failed to initialize the shared memory",
-        "There is too little shared memory in /dev/shm: 64 MB must be free.",
+        f"There is too little shared memory in /dev/shm: {SHARED_MB} MB should be free.",
     ),
     (r"is not as it was exported|cannot be read: export", "The model repository is damaged."),
     (r"No module named '?(\w+)", "A Python package is missing in the server's environment."),
@@ -174,6 +176,7 @@ class TritonServer:
             return self
         if not self.repository.is_dir():
             raise TritonError(f"There is no model repository {self.repository.name!r}: export one.")
+        check_loopback()
         self.stop()  # what is left of one that was killed
         self._prepare()
         begin = time.monotonic()
@@ -272,10 +275,11 @@ class TritonServer:
             )
 
     def _ready(self) -> bool:
-        import tritonclient.grpc as grpc
         from tritonclient.utils import InferenceServerException
 
-        with contextlib.closing(grpc.InferenceServerClient(self.grpc_url)) as client:
+        from multistage.serving.client import connect
+
+        with contextlib.closing(connect(self.grpc_url, local=True)) as client:
             try:
                 # Somebody else's server may have taken the port in between: it has another name.
                 found = client.get_server_metadata(client_timeout=1.0).name

@@ -1,0 +1,58 @@
+"""The loopback interface, over which notebooks, kernels and servers of the course talk."""
+
+import ipaddress
+import os
+import socket
+
+from multistage.errors import CourseError
+
+LOOPBACK = "127.0.0.1"
+NAMES = (LOOPBACK, "localhost", "::1")
+
+
+def bypass_proxies() -> None:
+    """Have this process, and those that it starts, reach servers on the loopback directly.
+
+    Many networks set ``http_proxy`` and the like, and not everywhere ``no_proxy`` beside them. A
+    request for 127.0.0.1 then goes to the proxy, which does not know the server that is meant.
+    What these variables list already is kept.
+    """
+    # gRPC reads no_grpc_proxy, else no_proxy; urllib no_proxy, else NO_PROXY. Each variable that
+    # is set below hides the ones after it, so it repeats them. Of "*", which alone means
+    # everything to urllib and curl, gRPC understands nothing.
+    listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    for variable in ("no_grpc_proxy", "no_proxy", "NO_PROXY"):
+        names = [name.strip() for name in (os.environ.get(variable) or listed).split(",")]
+        if names == ["*"] and variable != "no_grpc_proxy":
+            continue
+        names = dict.fromkeys([*filter(None, names), *NAMES])
+        os.environ[variable] = ",".join(names)
+
+
+def is_local(host: str) -> bool:
+    """Whether ``host`` is the loopback, or the wildcard address that servers listen on."""
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
+
+
+def check_loopback() -> None:
+    """Send a connection through the loopback.
+
+    Raises:
+        CourseError: if nothing comes of it, and no kernel or server could be reached either.
+    """
+    try:
+        # To listen is not enough: Linux allows that while the interface is down.
+        with socket.create_server((LOOPBACK, 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=5).close()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise CourseError(
+            f"This machine cannot connect to itself at {LOOPBACK} ({reason}), but kernels and "
+            "Triton are reached over that address. Switch the loopback interface on, as root: "
+            f"ip link set lo up. If 'ip address show lo' then lists no {LOOPBACK}, add it: "
+            f"ip address add {LOOPBACK}/8 dev lo"
+        ) from None
