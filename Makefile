@@ -1,7 +1,7 @@
 # Two commands: `make run` executes the five labs, `make test` every test.
 # Each builds what it lacks and nothing twice.
 
-PYTHON  ?= python3.11
+PYTHON  ?=
 DATASET ?= store
 PROFILE ?= laptop
 EVENTS  ?=
@@ -44,7 +44,7 @@ setup: $(READY)
 # Both fail, and say why: one where there is no GPU, before anything is downloaded for it, and
 # one where TensorFlow sees none.
 driver:
-	@sh requirements/check.sh $(PYTHON) gpu
+	@sh requirements/driver.sh $(PYTHON)
 gpu: $(READY)
 	@python -m multistage.device
 
@@ -52,10 +52,7 @@ gpu: $(READY)
 # where Python may not write bytecode, each start of TensorFlow would compile them (23 s against 7).
 # JupyterLab, a seat's too, then asks about no news and shows none of the grader's menus.
 $(READY): $(REQUIREMENTS) requirements/uv.txt requirements/jupyterlab.json pyproject.toml
-	@sh requirements/check.sh $(PYTHON)
-	@test -x $(UV) || { $(PYTHON) -m venv build/uv && \
-	  build/uv/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/uv.txt; }
-	@test -x $(VENV) || $(UV) venv -q --python $(PYTHON) .venv
+	@sh requirements/setup.sh $(if $(PYTHON),'$(PYTHON)')
 	$(UV) pip sync -q --python $(VENV) --compile-bytecode --require-hashes $(REQUIREMENTS)
 	$(UV) pip install -q --python $(VENV) --no-deps --no-build-isolation -e .
 	@install -D -m 644 requirements/jupyterlab.json .venv/etc/jupyter/labconfig/page_config.json

@@ -165,10 +165,10 @@ def would_do(*arguments: str) -> str:
 def test_make_asks_for_the_gpu_first(target, work):
     """The driver before anything is installed, TensorFlow before anything runs."""
     said = would_do("-W", "requirements/gpu.txt", target, "PROFILE=gpu")
-    order = ["check.sh python3.11 gpu", "pip sync", "python -m multistage.device", work]
+    order = ["requirements/driver.sh", "pip sync", "python -m multistage.device", work]
     assert [said.index(step) for step in order] == sorted(said.index(step) for step in order)
     assert "multistage.device" not in would_do(target)
-    assert "check.sh python3.11 gpu" not in would_do(target)
+    assert "requirements/driver.sh" not in would_do(target)
 
 
 def test_make_leaves_an_active_environment_alone():
@@ -192,7 +192,7 @@ def test_make_asks_the_driver(tmp_path, started, number, code):
     build = "g++ -shared -fPIC cuda.cc -o libcuda.so.1"
     subprocess.run(build.split(), cwd=tmp_path, check=True)
     ended = subprocess.run(
-        ["sh", COURSE / "requirements" / "check.sh", sys.executable, "gpu"],
+        ["sh", COURSE / "requirements" / "driver.sh", sys.executable],
         env=os.environ | {"LD_LIBRARY_PATH": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -103,48 +101,6 @@ def test_the_readme_has_two_lines_for_an_empty_machine():
     install, make = chroot_build.empty_machine((COURSE / "README.md").read_text())
     assert make == "make run && make test"
     assert {"g++", "make", "python3.11-venv", "python3.11-dev"} <= set(install.split())
-
-
-# A Python 3.11 of which only the interpreter is there.
-ALONE = """
-import ctypes, sys, sysconfig
-def nothing(*_): raise OSError
-ctypes.CDLL = nothing
-sys.modules["ensurepip"] = None
-sysconfig.get_paths = lambda: {"include": "/nowhere"}
-sysconfig.get_config_var = lambda name: None
-"""
-
-
-def check(*arguments: str, **environment: str) -> list[str]:
-    ended = subprocess.run(
-        ["/bin/sh", COURSE / "requirements" / "check.sh", *arguments],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == bool(ended.stderr)
-    return ended.stderr.splitlines()
-
-
-def test_one_line_says_all_that_a_machine_lacks(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(ALONE)
-    base = Path(sys.base_prefix) / "bin" / "python3.11"
-    (line,) = check(str(base), PYTHONPATH=str(tmp_path), PATH=str(tmp_path))
-    install = "apt-get install g++ python3.11-venv python3.11-dev libpython3.11, or make PYTHON="
-    assert line.startswith("missing: g++ (NVTabular")
-    assert install in line
-    assert all(word in line for word in ("ensurepip", "headers", "shared libpython3.11"))
-    (line,) = check("python3.11", PATH=str(tmp_path))
-    assert "Python 3.11 as python3.11" in line
-    assert "apt-get install g++ python3.11-venv python3.11-dev, or make PYTHON=" in line
-
-
-@pytest.mark.skipif(not shutil.which("g++"), reason="no g++: this is the image itself")
-def test_nothing_is_said_where_nothing_lacks():
-    assert check(str(Path(sys.base_prefix) / "bin" / "python3.11")) == []
 
 
 @pytest.mark.skipif(ROOT not in os.environ, reason=f"{ROOT} names no folder to build a root in")

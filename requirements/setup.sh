@@ -1,0 +1,80 @@
+#!/bin/sh
+# Make build/uv, and .venv with a complete Python 3.11, for `make setup` to install into.
+#   sh requirements/setup.sh [PYTHON]
+# That Python is PYTHON, or one of this machine, or else one that uv fetches into build/python.
+# What this machine lacks is said in one line, before anything is installed.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+. requirements/distribution.sh
+
+UV=build/uv/bin/uv
+ROOM=4 # GB: the environment, and what its C++ extension leaves while it is built
+GLIBC=35 # 2.35: the oldest that Triton's wheel runs on
+export UV_PYTHON_INSTALL_DIR="$PWD/build/python" UV_PYTHON_INSTALL_BIN=0
+
+fail() {
+  echo "$*" >&2
+  exit 1
+}
+
+# A Python that can make a virtual environment with pip in it, to fetch uv.
+any_python() {
+  for python in "$@" python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8; do
+    "$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 8))' 2>/dev/null \
+      && command -v "$python" && return
+  done
+  return 1
+}
+
+on_other_systems="On a Mac see docs/mac.md, on Windows docs/windows.md, elsewhere the image (docs/gpu.md)."
+[ "$(uname -s)" = Linux ] || fail "The course runs on Linux, and this is $(uname -s). $on_other_systems"
+case $(uname -m) in
+  x86_64 | aarch64) ;;
+  *) fail "TensorFlow and Triton are there for x86_64 and aarch64, and this is $(uname -m)." ;;
+esac
+glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/^glibc 2\.//')
+[ "${glibc:-0}" -ge $GLIBC ] 2>/dev/null \
+  || fail "Triton needs glibc 2.$GLIBC or newer, and this system has ${glibc:+2.}${glibc:-another library}. $on_other_systems"
+
+missing="" packages=""
+lacks() { missing="${missing:+$missing, }$1" packages="$packages $2"; }
+command -v g++ >/dev/null 2>&1 || lacks "g++ (NVTabular builds a C++ extension)" $compiler
+[ -x $UV ] || any_python "$@" >/dev/null || command -v uv >/dev/null 2>&1 \
+  || lacks "a Python from 3.8 on with venv and ensurepip, or uv (to fetch packages)" $venv
+[ -z "$missing" ] || fail "missing: $missing.${install:+ To get it: $install$packages}"
+
+if [ $# -gt 0 ]; then
+  python=$(sh requirements/python.sh "$1" 2>&1) \
+    || fail "PYTHON=$1: $python. Name a Python 3.11 that has its headers and shared library, or leave PYTHON= out."
+fi
+
+free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1024) }')
+[ -d .venv ] || [ "$free" -ge $((ROOM * 1024)) ] \
+  || fail "$free MB are free in this folder, and the environment needs $ROOM GB. Free some space, or move the course."
+
+if [ ! -x $UV ]; then
+  if maker=$(any_python "$@"); then
+    "$maker" -m venv build/uv && build/uv/bin/python -m pip install -q \
+      --disable-pip-version-check --no-deps --require-hashes -r requirements/uv.txt || exit 1
+  else
+    mkdir -p build/uv/bin && ln -s "$(command -v uv)" $UV
+  fi
+fi
+
+# An environment that was copied or whose Python is gone is made anew.
+.venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && exit 0
+
+fetch() {
+  echo "No complete Python 3.11 here ($1): fetching one into build/python."
+  said=$($UV python install --managed-python 3.11 2>&1) && python=$($UV python find --managed-python 3.11) \
+    && return
+  package=$(python311)
+  fail "Python 3.11 could not be fetched ($(echo "$said" | tail -n 1 | sed 's/^ *Caused by: //')). Ways out:" \
+    "${package:+$install $package, then make; }make PYTHON=/path/to/python3.11 (with headers and shared" \
+    "library); or a mirror, UV_PYTHON_INSTALL_MIRROR=… make."
+}
+
+if [ $# -eq 0 ]; then
+  python=$(sh requirements/python.sh 2>/dev/null) || fetch "$(sh requirements/python.sh 2>&1 | tail -n 1)"
+fi
+$UV venv -q --clear --python "$python" .venv
