@@ -11,6 +11,8 @@ from multistage.device import prepare
 from multistage.loopback import bypass_proxies
 
 RECORD = "multistage"  # the key of a recorded metric in an output's metadata
+# Loggers that tell of what nobody can change, or of a first start that takes long.
+_TALKATIVE = ("absl", "tensorflow", "merlin", "distributed", "feast", "matplotlib.font_manager")
 
 
 def quiet() -> None:
@@ -27,7 +29,7 @@ def quiet() -> None:
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that a lab starts
     warnings.filterwarnings("ignore")
-    for name in ("absl", "tensorflow", "merlin", "distributed", "feast"):
+    for name in _TALKATIVE:
         # a filter, not a level: TensorFlow sets its own level when it is imported in a notebook
         logging.getLogger(name).addFilter(_is_error)
     _compiled_protobuf()

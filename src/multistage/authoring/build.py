@@ -112,7 +112,11 @@ def _with_outputs_of(source: NotebookNode, file: Path) -> NotebookNode:
 def _write(notebook: NotebookNode, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(prefix=f".{file.stem}-", suffix=".ipynb", dir=file.parent)
-    with os.fdopen(handle, "w") as stream:
-        nbformat.write(notebook, stream)
-    os.chmod(aside, 0o644)
-    os.replace(aside, file)
+    try:
+        with os.fdopen(handle, "w") as stream:
+            nbformat.write(notebook, stream)
+        os.chmod(aside, 0o644)
+        os.replace(aside, file)
+    except OSError:  # such as a full disk
+        os.unlink(aside)
+        raise

@@ -1,19 +1,23 @@
 """Execute a notebook with papermill, in one fresh kernel of this very interpreter."""
 
 import logging
+import os
 import re
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbformat import NotebookNode
 from traitlets import default
 
+from multistage.kernels import OwnKernelSpecs
 from multistage.loopback import check_loopback
+from multistage.memory import free_bytes
+from multistage.surroundings import home_problem
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LINES = 6  # of an error's message that are kept
@@ -23,19 +27,37 @@ class OwnKernel(AsyncKernelManager):
     """Starts ``sys.executable -m ipykernel_launcher``, whatever kernels the machine has.
 
     Its messages are encrypted, since other people may have accounts on the machine, and what it
-    logs to standard error is dropped: errors of cells come back in the notebook.
+    logs to standard error is dropped: errors of cells come back in the notebook. It reads none of
+    the user's settings for IPython, since start-up files there could change what a notebook
+    prints, and it has a home of its own where the user's cannot be written.
     """
 
     @default("kernel_spec_manager")
-    def _own_specs(self) -> KernelSpecManager:
-        return KernelSpecManager(kernel_dirs=[])
+    def _own_specs(self) -> OwnKernelSpecs:
+        return OwnKernelSpecs()
 
     @default("transport_encryption")
     def _encrypted(self) -> str:
         return "auto"
 
     async def _async_pre_start_kernel(self, **kwargs: Any) -> tuple[list[str], dict[str, Any]]:
+        self._home = tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True)
+        kwargs["env"] = _environment(kwargs.get("env") or os.environ, self._home.name)
         return await super()._async_pre_start_kernel(stderr=subprocess.DEVNULL, **kwargs)
+
+    async def _async_cleanup_resources(self, restart: bool = False) -> None:
+        await super()._async_cleanup_resources(restart=restart)
+        self._home.cleanup()
+
+
+def _environment(given: Mapping[str, str], own: str) -> dict[str, str]:
+    """The variables of a kernel that may write its settings and caches into the folder ``own``."""
+    kept = {**given, "IPYTHONDIR": own}
+    if home_problem():
+        # What programs keep in the user's home, where these variables do not say otherwise.
+        kept = {name: value for name, value in kept.items() if not name.startswith("XDG_")}
+        kept["HOME"] = own
+    return kept
 
 
 @dataclass(eq=False)
@@ -87,6 +109,7 @@ def execute(
     check_loopback()
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     running = ""
+    free = free_bytes()
 
     def started(cell: NotebookNode, cell_index: int) -> None:
         nonlocal running
@@ -109,7 +132,10 @@ def execute(
     except PapermillExecutionError as error:
         raise _cell_error(notebook, error) from None
     except DeadKernelError:
-        said = "The kernel died. Was there enough memory?"
+        said = (
+            f"The kernel died. {free / 2**30:.1f} GB of memory were free when it started: was that "
+            "enough? Close other programs and idle kernels, or choose --profile ci."
+        )
         raise CellError(_heading(notebook, running), "", "DeadKernelError", said, True) from None
 
 

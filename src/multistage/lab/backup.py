@@ -140,17 +140,20 @@ def back_up(course: Path, items: list[Path]) -> Path:
     backups = course / BACKUPS
     make_folder(backups)
     aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=backups))
-    for item in items:
-        _copy(course / item, aside / item)
-    body = {"made": datetime.now().isoformat(timespec="seconds"), "files": _sums(aside)}
-    with (aside / LIST).open("w") as stream:
-        json.dump(body, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.chmod(0o755)
-    for file in (aside, *aside.rglob("*")):
-        _give(file, course)
-    return _rename_free(aside, backups, datetime.now().strftime("%Y%m%d-%H%M%S"))
+    try:
+        for item in items:
+            _copy(course / item, aside / item)
+        body = {"made": datetime.now().isoformat(timespec="seconds"), "files": _sums(aside)}
+        with (aside / LIST).open("w") as stream:
+            json.dump(body, stream, indent=1)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.chmod(0o755)
+        for file in (aside, *aside.rglob("*")):
+            _give(file, course)
+        return _rename_free(aside, backups, datetime.now().strftime("%Y%m%d-%H%M%S"))
+    finally:  # what a full disk has cut short would only take more of it
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def list_backups(course: Path) -> dict[str, list[str]]:
@@ -316,16 +319,20 @@ def put(source: Path, target: Path) -> None:
     make_folder(target.parent)
     handle, aside = tempfile.mkstemp(prefix=_ASIDE, dir=target.parent)
     os.close(handle)
-    if source.is_symlink():
-        os.unlink(aside)
-        os.symlink(os.readlink(source), aside)
-    else:
-        shutil.copyfile(source, aside)
-        os.chmod(aside, 0o644)
-    _give(Path(aside), target.parent)
-    if target.is_dir() and not target.is_symlink():
-        remove(target)
-    os.replace(aside, target)
+    try:
+        if source.is_symlink():
+            os.unlink(aside)
+            os.symlink(os.readlink(source), aside)
+        else:
+            shutil.copyfile(source, aside)
+            os.chmod(aside, 0o644)
+        _give(Path(aside), target.parent)
+        if target.is_dir() and not target.is_symlink():
+            remove(target)
+        os.replace(aside, target)
+    except OSError:
+        Path(aside).unlink(missing_ok=True)
+        raise
 
 
 def remove(item: Path) -> None:

@@ -1,7 +1,10 @@
 """``lab doctor``: what this machine has, what it lacks, and how to mend it."""
 
 import json
+import os
 import re
+import stat
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +14,13 @@ import typer
 from rich.console import Console
 
 from multistage.errors import CourseError
+from multistage.lab import room
 from multistage.lab.options import Json, Root
+from multistage.memory import free_bytes
+from multistage.surroundings import home_problem
 from multistage.workspace import find_course
 
-CORES, MEMORY_GB, DISK_GB = 2, 6, 5
+CORES = 2
 PORTS = (8888,)  # JupyterLab's; Triton takes free ones
 
 
@@ -59,6 +65,9 @@ def examine(course: Path, deep: bool = False) -> Iterator[Finding]:
         disk,
         shared_memory,
         loopback,
+        home,
+        startup,
+        environment,
         libpython,
         tritonserver,
         redis,
@@ -78,7 +87,6 @@ def examine(course: Path, deep: bool = False) -> Iterator[Finding]:
 def python(course: Path) -> Finding:
     """Python 3.11, for which the lock was made; 3.10 where conda or an image brings cuDF."""
     import platform
-    import sys
 
     version = platform.python_version()
     if sys.version_info[:2] in ((3, 10), (3, 11)):
@@ -88,8 +96,6 @@ def python(course: Path) -> Finding:
 
 def packages(course: Path) -> Finding:
     """Installed packages against the pins of the lock file."""
-    import sys
-
     if sys.version_info[:2] != (3, 11):
         return Finding("packages", "note", "not compared: the locks are for Python 3.11")
     kind = "gpu" if _built_for_gpus() else "cpu"
@@ -112,39 +118,70 @@ def packages(course: Path) -> Finding:
 
 def cores(course: Path) -> Finding:
     """Cores this process may use."""
-    import os
-
     number = len(os.sched_getaffinity(0))
     mend = f"The labs take longer than they say. {CORES} or more are better."
     return Finding("cores", "ok" if number >= CORES else "note", str(number), mend)
 
 
 def memory(course: Path) -> Finding:
-    """Memory that is free, in a container within its limit."""
-    import psutil
-
-    free = psutil.virtual_memory().available
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        file = Path("/sys/fs/cgroup") / limit
-        if file.exists() and file.read_text().strip().isdigit():
-            left = int(file.read_text()) - int((Path("/sys/fs/cgroup") / used).read_text())
-            free = min(free, left)
-    mend = "Labs 2 to 5 may be killed. Close other programs and idle kernels."
-    state = "ok" if free >= MEMORY_GB * 2**30 else "broken"
-    return Finding("memory", state, f"{free / 2**30:.1f} GB free, {MEMORY_GB} needed", mend)
+    """Memory that is free, within the limits of a container or a batch system."""
+    free = free_bytes() / 2**30
+    most, least = room.memory_needed("laptop"), room.memory_needed("ci")
+    found = f"{free:.1f} GB free, {most} needed in profile laptop, {least} in profile ci"
+    mend = "Kernels may be killed. Close other programs and idle kernels"
+    if free >= most:
+        return Finding("memory", "ok", found)
+    if free >= least:
+        return Finding("memory", "note", found, f"{mend}, or choose --profile ci.")
+    return Finding("memory", "broken", found, f"{mend}.")
 
 
 def disk(course: Path) -> Finding:
-    """Room where the workspace is."""
-    import shutil
-
-    free = shutil.disk_usage(course).free / 2**30
+    """Room for what the labs make."""
+    free, needed = room.free_megabytes(course), room.DISK["laptop"]
     mend = "Artifacts cannot be written. Free some space."
-    state = "ok" if free >= DISK_GB else "broken"
-    return Finding("disk", state, f"{free:.0f} GB free, {DISK_GB} needed", mend)
+    state = "ok" if free >= needed else "broken"
+    said = f"{free} MB" if free < 10_000 else f"{free >> 10} GB"
+    return Finding("disk", state, f"{said} free, {needed} MB needed in profile laptop", mend)
+
+
+def home(course: Path) -> Finding:
+    """The user's home, where JupyterLab and other programs keep what they write."""
+    problem = home_problem()
+    if not problem:
+        return Finding("home", "ok", "can be written")
+    mend = (
+        "JupyterLab does not start by itself. Use make lab, which gives it another home, or: "
+        "export HOME=$(mktemp -d). The command lab works."
+    )
+    return Finding("home", "note", problem, mend)
+
+
+def startup(course: Path) -> Finding:
+    """Files of the user's own that IPython runs at the start of every notebook."""
+    profile = Path(os.environ.get("IPYTHONDIR", "~/.ipython")).expanduser() / "profile_default"
+    files = [*profile.glob("ipython*config.*"), *profile.glob("startup/*.py")]
+    files += profile.glob("startup/*.ipy")
+    if not files:
+        return Finding("IPython", "ok", "no settings of your own")
+    names = ", ".join(sorted(file.name for file in files))
+    mend = "Notebooks in JupyterLab run them first, and may differ; lab run and lab build do not."
+    return Finding("IPython", "note", f"your own settings: {names}", mend)
+
+
+def environment(course: Path) -> Finding:
+    """Whether other accounts can start this environment, which root builds for their seats."""
+    places = {Path(sys.executable), Path(sys.executable).resolve(), Path(sys.base_prefix)}
+    folders = {parent for place in places for parent in place.parents}
+    closed = [folder for folder in sorted(folders) if not folder.stat().st_mode & stat.S_IXOTH]
+    if not closed:
+        return Finding("environment", "ok", "other accounts can start it")
+    mend = (
+        "Seats of other accounts cannot use it. Put the course outside of that folder and build it "
+        "with a Python outside of it: make PYTHON=/usr/bin/python3.11"
+    )
+    state = "ok" if os.geteuid() else "note"
+    return Finding("environment", state, f"other accounts cannot enter {closed[0]}", mend)
 
 
 def shared_memory(course: Path) -> Finding:

@@ -59,6 +59,9 @@ class _Bars(Report):
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
+    def warned(self, text: str) -> None:
+        self._progress.console.print(f"lab: {text}", highlight=False)
+
     def started(self, section: str, cells: int) -> None:
         self._task = self._progress.add_task(section, total=cells)
         if not self._progress.console.is_terminal:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from multistage.errors import CourseError
+from multistage.lab import room
 from multistage.workspace import SECTION_OF, Workspace
 
 # What a section reads of earlier ones: the top folders of artifacts, see workspace.SECTION_OF.
@@ -62,6 +63,9 @@ class Summary:
 class Report:
     """Is told how a run goes on; this one says nothing."""
 
+    def warned(self, text: str) -> None:
+        """Something may go wrong."""
+
     def started(self, section: str, cells: int) -> None:
         """A section begins; it has so many cells."""
 
@@ -91,7 +95,7 @@ def run_sections(
         The summary. After a section that failed, the rest are skipped.
 
     Raises:
-        CourseError: if a section does not exist or a source is malformed.
+        CourseError: if a section does not exist, a source is malformed, or the disk is full.
     """
     from multistage.authoring.read import read_source
     from multistage.authoring.sections import find_sections
@@ -102,6 +106,9 @@ def run_sections(
         sections = find_sections(workspace.course, [*numbers, *first])
     notebooks = [(section, read_source(section)) for section in sections]
     report = report or Report()
+    room.check_disk(workspace)
+    if lack := room.memory_problem(workspace.profile.name, [s.number for s in sections]):
+        report.warned(lack)
     target = workspace.course / "build" / "run" / f"{workspace.dataset}-{workspace.profile.name}"
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))

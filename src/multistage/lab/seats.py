@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from multistage.errors import CourseError, said
-from multistage.lab import backup
+from multistage.lab import backup, doctor
 from multistage.lab.options import Json
 from multistage.lab.reset import stop
 from multistage.lab.state import notebook_statuses, pristine_notebooks, servers
@@ -39,6 +39,9 @@ def create_command(
     Seats that are there stay as they are.
     """
     made = create(find_course(course), root, number)
+    usable = doctor.environment(root)
+    if usable.state != "ok":
+        print(f"lab: {usable.found}. {usable.mend}", file=sys.stderr)
     if as_json:
         print(json.dumps({"created": made}))
     else:

@@ -1,0 +1,60 @@
+"""The memory and the disk that a run takes, measured; said before it starts where they lack."""
+
+import shutil
+from pathlib import Path
+
+from multistage.errors import CourseError
+from multistage.memory import free_bytes
+from multistage.workspace import Workspace
+
+# GB that the processes of each section held at most, Triton's of lab 5 among them, on data set
+# store. Of profile gpu: all that the machine held.
+MEMORY = {
+    "ci": {1: 0.7, 2: 1.2, 3: 2.1, 4: 1.6, 5: 2.2},
+    "laptop": {1: 1.3, 2: 1.8, 3: 2.6, 4: 2.2, 5: 2.6},
+    "gpu": dict.fromkeys(range(1, 6), 12.0),
+}
+# MB of the artifacts and the executed notebooks of all sections, twice: what is written again
+# stands beside what it replaces.
+DISK = {"ci": 50, "laptop": 100, "gpu": 250}
+
+
+def memory_needed(profile: str, sections: list[int] | None = None) -> float:
+    """Return the GB that the largest of these sections took, by default of all."""
+    of = MEMORY[profile]
+    return max([of[number] for number in sections or of if number in of], default=0.0)
+
+
+def memory_problem(profile: str, sections: list[int]) -> str:
+    """Return what to say of too little memory; "" if as much is free as the sections took."""
+    free, needed = free_bytes() / 2**30, memory_needed(profile, sections)
+    if free >= needed:
+        return ""
+    return (
+        f"{free:.1f} GB of memory are free, and profile {profile} took up to {needed:.1f}: the "
+        "kernel may be killed. Close other programs and idle kernels"
+        + (", or choose --profile ci." if profile != "ci" else ".")
+    )
+
+
+def free_megabytes(course: Path) -> int:
+    """Return the MB that may still be written where the course keeps what it makes."""
+    folders = [course / name for name in ("workspace", "build")]
+    return min(
+        shutil.disk_usage(folder if folder.exists() else course).free >> 20 for folder in folders
+    )
+
+
+def check_disk(workspace: Workspace) -> None:
+    """Refuse to begin what a full disk would end.
+
+    Raises:
+        CourseError: if less is free than a run of this profile takes.
+    """
+    free, needed = free_megabytes(workspace.course), DISK[workspace.profile.name]
+    if free < needed:
+        raise CourseError(
+            f"{free} MB of disk are free in {workspace.course.name}, and a run in profile "
+            f"{workspace.profile.name} takes up to {needed}. Nothing was changed. Free some space, "
+            "then run it again; lab reset --artifacts deletes what earlier runs made."
+        )
