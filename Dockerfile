@@ -1,9 +1,10 @@
 # Two images of the course. docs/gpu.md says what was tried of them.
 #
 #   docker build --target cpu -t multistage .
-#   docker run --rm --shm-size=1g -p 127.0.0.1:8888:8888 -e JUPYTER_TOKEN=... multistage
+#   docker run --rm -p 127.0.0.1:8888:8888 -e JUPYTER_TOKEN=... \
+#     -v multistage-notebooks:/course/notebooks -v multistage-workspace:/course/workspace multistage
 #
-# Triton talks to its Python backends through /dev/shm: Docker's default of 64 MB is too small.
+# Target cpu is for x86-64 and 64-bit Arm, as its base and the lock are.
 
 FROM python:3.11.11-slim-bookworm AS build
 RUN apt-get update \
@@ -28,7 +29,9 @@ ENV PATH=/course/.venv/bin:$PATH
 USER attendee
 EXPOSE 8888
 HEALTHCHECK --interval=30s --start-period=30s CMD \
-  ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8888/api', timeout=5)"]
+  ["python", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8888/api', timeout=5)"]
+# It says first what no volume keeps.
+ENTRYPOINT ["sh", "requirements/container.sh"]
 # All interfaces of the container: nobody outside of it could reach its loopback. Who may reach the
 # port is for `docker run -p 127.0.0.1:8888:8888` to say. Without JUPYTER_TOKEN Jupyter makes a
 # token up and prints it.
@@ -56,10 +59,13 @@ RUN install -d -o 1000 -g 1000 /course /course/build /course/workspace
 COPY --chown=1000:1000 . /course
 WORKDIR /course
 RUN python3 -m pip install --no-cache-dir --no-deps --no-build-isolation -e . \
- && install -D -m 644 requirements/jupyterlab.json /etc/jupyter/labconfig/page_config.json
+ && install -D -m 644 requirements/jupyterlab.json /etc/jupyter/labconfig/page_config.json \
+ && install -D -m 644 requirements/jupyter_server_config.json -t /etc/jupyter \
+ && install -D -m 644 requirements/ipython_kernel_config.json -t /etc/ipython
 USER 1000
 ENV HOME=/course/workspace
 EXPOSE 8888
 HEALTHCHECK --interval=30s --start-period=60s CMD \
-  ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8888/api', timeout=5)"]
+  ["python3", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8888/api', timeout=5)"]
+ENTRYPOINT ["sh", "requirements/container.sh"]
 CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "--notebook-dir=notebooks"]

@@ -15,6 +15,13 @@ VENV    := .venv/bin/python# by name: uv would rather change an environment that
 UV      := build/uv/bin/uv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export UV_LINK_MODE ?= copy
+unexport PYTHONPATH PYTHONHOME# packages of another Python
+
+# uv, Jupyter and Matplotlib keep files at home. Where that cannot be written, home is in build.
+ifeq ($(shell test -d "$$HOME" && test -w "$$HOME" && echo yes),)
+export HOME := $(CURDIR)/build/home
+$(shell mkdir -p "$(HOME)")
+endif
 
 .PHONY: run test lab notebooks slides lint lock setup driver gpu clean
 
@@ -50,12 +57,16 @@ gpu: $(READY)
 
 # uv, pinned and hashed, builds .venv from the lock with no resolver. Modules are compiled here, once:
 # where Python may not write bytecode, each start of TensorFlow would compile them (23 s against 7).
-# JupyterLab, a seat's too, then asks about no news and shows none of the grader's menus.
-$(READY): $(REQUIREMENTS) requirements/uv.txt requirements/jupyterlab.json pyproject.toml
+# Jupyter's settings hold for a seat as well: one kernel, this one, which keeps its history in memory;
+# JupyterLab asks about no news and shows none of the grader's menus.
+SETTINGS := $(wildcard requirements/*.json)
+$(READY): $(REQUIREMENTS) requirements/uv.txt $(SETTINGS) pyproject.toml
 	@sh requirements/setup.sh $(if $(PYTHON),'$(PYTHON)')
 	$(UV) pip sync -q --python $(VENV) --compile-bytecode --require-hashes $(REQUIREMENTS)
 	$(UV) pip install -q --python $(VENV) --no-deps --no-build-isolation -e .
 	@install -D -m 644 requirements/jupyterlab.json .venv/etc/jupyter/labconfig/page_config.json
+	@install -D -m 644 requirements/jupyter_server_config.json -t .venv/etc/jupyter
+	@install -D -m 644 requirements/ipython_kernel_config.json -t .venv/etc/ipython
 	@rm -f .venv/.ready*
 	@touch $@
 
@@ -71,5 +82,8 @@ lock:
 	$(COMPILE) $(OVERRIDES) --override requirements/gpu-overrides.txt \
 	  --python-platform x86_64-manylinux_2_35 requirements/gpu.in -o requirements/gpu.txt
 
+# What the labs and tests made; the environment and what it stands on stay.
 clean:
-	rm -rf build workspace
+	mkdir -p build
+	find build -mindepth 1 -maxdepth 1 ! -name uv ! -name python -exec rm -rf {} +
+	rm -rf workspace

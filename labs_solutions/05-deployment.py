@@ -73,18 +73,20 @@ users.head(3)
 #
 # A Feast repository is a folder. `feature_view` writes the table into it and derives entity and
 # view from the table's types. For the stock graph, and for it alone, the products get a view too.
+# The online store is a SQLite file in that folder. It is a Redis server where the environment
+# variable `MULTISTAGE_REDIS` names one as `host:port`.
 
 # %%
 from multistage.serving.feature_store import (
-    SQLITE,
     begin_repository,
     feature_view,
     materialise,
+    online_store,
     open_store,
 )
 
 repository = workspace.folder / "serving" / "feature_repository"
-begin_repository(repository, SQLITE)
+begin_repository(repository, online_store())
 store = open_store(repository)  # a feast.FeatureStore
 
 product_view = items.select_dtypes("number").assign(

@@ -1,6 +1,7 @@
 """The five labs, executed once a session in a copy of the course and looked at by many tests."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from multistage.serving.feature_store import REDIS
+from tests.redis_server import BINARY, RedisServer
 
 PROFILE = "ci"
 
@@ -50,11 +54,12 @@ def copied_course(course, tmp_path_factory):
     return root
 
 
-def run_labs(root: Path, dataset: str) -> LabRun:
-    """Run all labs on ``dataset``."""
+def run_labs(root: Path, dataset: str, **environment: str) -> LabRun:
+    """Run all labs on ``dataset``, with these variables set."""
     ended = subprocess.run(
         [sys.executable, "-m", "multistage.lab"]
         + ["run", "--dataset", dataset, "--profile", PROFILE, "--root", str(root)],
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -71,9 +76,22 @@ def store_run(copied_course):
 
 
 @pytest.fixture(scope="session")
-def movielens_run(copied_course):
-    """All labs on MovieLens."""
-    return run_labs(copied_course, "movielens")
+def redis_server(tmp_path_factory):
+    """A Redis of its own, or None where it is not installed."""
+    if not BINARY:
+        yield None
+        return
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def movielens_run(copied_course, redis_server):
+    """All labs on MovieLens, with Redis as lab 5's online store."""
+    address = f"127.0.0.1:{redis_server.port}" if redis_server else ""
+    return run_labs(copied_course, "movielens", **{REDIS: address})
 
 
 @pytest.fixture(params=["store", "movielens"])

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import nbformat
+import pytest
 
 from multistage.authoring.read import exercise_id
 from multistage.workspace import Workspace
@@ -117,3 +118,14 @@ def test_solutions_stay_solved(store_run):
         ]
         assert cards, file.name
         assert all(card.endswith(". Passed") for card in cards), file.name
+
+
+def test_lab_5_serves_from_the_redis_that_is_named(movielens_run, redis_server):
+    if redis_server is None:
+        pytest.skip("redis-server is not installed")
+    assert movielens_run.code == 0, movielens_run.said
+    assert redis_server.keys() > 1_000  # users, and the products for the stock graph
+    workspace = Workspace.open("movielens", PROFILE, movielens_run.course)
+    repository = workspace.folder / "serving" / "feature_repository"
+    assert (repository / "registry.db").exists()
+    assert not (repository / "online.db").exists()

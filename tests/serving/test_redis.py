@@ -1,11 +1,7 @@
 """A real redis-server as the online store: asked, killed under load, back again."""
 
-import contextlib
-import shutil
 import signal
-import subprocess
 import threading
-import time
 from datetime import UTC, datetime
 
 import numpy as np
@@ -13,45 +9,22 @@ import pandas as pd
 import pytest
 from conftest import NOON
 
+from multistage.errors import CourseError
 from multistage.serving.client import Client
 from multistage.serving.feature_store import (
+    REDIS,
     OnlineUserFeatures,
     create_repository,
+    online_store,
     push,
     push_purchase,
     redis,
 )
 from multistage.serving.load import run_load
-from multistage.serving.triton import LIVE_REPOSITORY, TritonServer, free_port
+from multistage.serving.triton import LIVE_REPOSITORY, TritonServer
+from tests.redis_server import BINARY, RedisServer
 
-BINARY = shutil.which("redis-server")
 pytestmark = pytest.mark.skipif(not BINARY, reason="redis-server is not installed")
-
-
-class RedisServer:
-    """A redis-server on loopback that keeps every write on disk."""
-
-    def __init__(self, folder):
-        self.folder, self.port = folder, free_port()
-        self.process = None
-
-    def start(self):
-        command = [BINARY, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder]
-        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
-        self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
-        import redis
-
-        with contextlib.closing(redis.Redis(port=self.port)) as client:
-            for _ in range(200):
-                with contextlib.suppress(redis.exceptions.RedisError):
-                    if client.ping():
-                        return
-                time.sleep(0.05)
-        raise AssertionError("redis-server did not start")
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +59,42 @@ def test_the_same_features_as_from_sqlite(live, repository, user_features):
     assert set(lists) == set(wanted_lists) == {"seen", "bought"}
     for got, wanted in zip(lists["seen"], wanted_lists["seen"], strict=True):
         assert np.array_equal(got, wanted)
+
+
+def test_the_server_that_the_environment_names_is_the_online_store(store, monkeypatch):
+    monkeypatch.delenv(REDIS, raising=False)
+    assert online_store()["type"] == "sqlite"
+    monkeypatch.setenv(REDIS, f"127.0.0.1:{store.port}")
+    assert online_store() == redis(store.port)
+
+
+def test_repositories_that_share_a_redis_keep_their_rows_apart(store, user_features, tmp_path):
+    of_two = [user_features.iloc[:2], user_features.iloc[1:3]]
+    for name, rows in zip("ab", of_two, strict=True):
+        create_repository(tmp_path / name, rows, redis(store.port))
+    users = user_features["user_id"].tolist()[:3]
+    known = [
+        [OnlineUserFeatures(tmp_path / name).row(user) is not None for user in users]
+        for name in "ab"
+    ]
+    assert known == [[True, True, False], [False, True, True]]
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("6379", "expected host:port, such as 127.0.0.1:6379"),
+        ("127.0.0.1:redis", "expected host:port"),
+        ("127.0.0.1:1", "nobody answers there"),
+        ("127.0.0.1:65536", "nobody answers there"),
+        ("no-such-host.invalid:6379", "nobody answers there"),
+    ],
+)
+def test_a_redis_that_cannot_be_used_is_named(monkeypatch, named, words):
+    monkeypatch.setenv(REDIS, named)
+    with pytest.raises(CourseError, match=words) as refused:
+        online_store()
+    assert named in str(refused.value)
 
 
 def test_a_purchase_changes_the_next_answer(server, live, user_features, ask):

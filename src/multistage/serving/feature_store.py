@@ -9,8 +9,11 @@ once, when it is opened, and then asks the online store itself, through the same
 every online store of Feast implements.
 """
 
+import hashlib
 import io
 import logging
+import os
+import socket
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
@@ -29,6 +32,29 @@ ENTITY = "user_id"
 SEEN, BOUGHT = "seen", "bought"
 TIME = "event_timestamp"
 SQLITE = {"type": "sqlite", "path": "online.db"}
+REDIS = "MULTISTAGE_REDIS"  # names the Redis server to use in place of SQLite, as host:port
+
+
+def online_store() -> dict[str, str]:
+    """Return the online-store setting: the Redis server that ``REDIS`` names, else SQLite.
+
+    Raises:
+        CourseError: if the variable is not ``host:port``, or nobody answers there.
+    """
+    named = os.environ.get(REDIS)
+    if not named:
+        return SQLITE
+    host, _, port = named.rpartition(":")
+    if not host or not port.isdecimal():
+        raise CourseError(f"{REDIS} is {named!r}: expected host:port, such as 127.0.0.1:6379.")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise CourseError(
+            f"{REDIS} names {named}, and nobody answers there ({error}). Start redis-server, or "
+            f"unset {REDIS} to use SQLite."
+        ) from None
+    return redis(int(port), host)
 
 
 def redis(port: int, host: str = "127.0.0.1", timeout: float = 0.05) -> dict[str, str]:
@@ -67,8 +93,10 @@ def begin_repository(folder: Path, online_store: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for old in ("registry.db", "online.db"):
         (folder / old).unlink(missing_ok=True)
+    # Repositories that share one Redis keep their rows apart by the project's name.
+    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
     settings = {
-        "project": "shop",
+        "project": f"shop_{place}",
         "provider": "local",
         "registry": "registry.db",
         "online_store": dict(online_store),
