@@ -26,4 +26,5 @@ python311() {
     dnf*) dnf -q list python3.11-devel >/dev/null 2>&1 && echo python3.11-devel ;;
     zypper*) zypper -n search -x python311-devel >/dev/null 2>&1 && echo python311-devel ;;
   esac
+  return 0
 }

@@ -1,4 +1,4 @@
-"""A bare Debian 12 without Docker: build the image's target ``cpu`` there, or follow the README.
+"""A bare Debian without Docker: build the image's target ``cpu`` there, or follow the README.
 
 As root, with debootstrap, in an empty folder:
 
@@ -6,7 +6,11 @@ As root, with debootstrap, in an empty folder:
   Dockerfile, with what the base image has (Python 3.11), does each step there in order, and then
   runs ``make run`` as the image's user and ``.ci/run`` (which is ``make test``) as root.
 * ``python -m tests.packaging.chroot_build readme DIR`` clones the course into a root that has
-  nothing, and runs there the two lines that the README gives for such a machine.
+  nothing, and runs there the two lines that the README gives for such a machine. With ``--suite
+  trixie`` that is Debian 13, which has no Python 3.11: it comes from a local mirror, since uv's own
+  place for it may be out of reach.
+* ``python -m tests.packaging.chroot_build ci DIR`` does the same with ``.ci/run`` and ``make run``,
+  after no more than git.
 
 Every command has mounts and processes of its own: what it leaves behind ends with it.
 """
@@ -16,9 +20,12 @@ import os
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.packaging.python_mirror import make_mirror
 
 COURSE = Path(__file__).resolve().parents[2]
 BASE = "python3.11 python3.11-venv python3.11-dev libpython3.11 ca-certificates"  # of python:slim
@@ -70,6 +77,13 @@ class Root:
             env=home | self.environment,
             check=True,
         )
+
+    def say_and_run(self, command: str) -> None:
+        """Print a command, run it, and print how long it took."""
+        print(f"--- {command}", flush=True)
+        start = time.monotonic()
+        self.run(command)
+        print(f"--- {time.monotonic() - start:.0f} s", flush=True)
 
     def copy(self, argument: str, stages: dict[str, Path]) -> None:
         """Copy files of the course, or of an earlier stage's root (``--from=``)."""
@@ -162,23 +176,44 @@ def image(folder: Path) -> None:
     root.run(".ci/run")
 
 
-def readme(folder: Path) -> None:
-    """Do on an empty machine what the README says, and nothing else."""
-    root = bare(folder / "empty")
+def cloned(folder: Path, suite: str) -> Root:
+    """Make a bare root that holds the course, and a mirror of managed Pythons with one in it."""
+    root = bare(folder / suite, suite)
     root.work = "/course"
     subprocess.run(["git", "clone", "-q", COURSE, root.folder / "course"], check=True)
+    mirror = make_mirror(root.folder / "mirror")
+    mirror.write_text(mirror.read_text().replace(mirror.parent.as_uri(), "file:///mirror"))
+    root.environment["UV_PYTHON_DOWNLOADS_JSON_URL"] = f"file:///mirror/{mirror.name}"
+    return root
+
+
+def readme(folder: Path, suite: str) -> None:
+    """Do on an empty machine what the README says, and nothing else."""
+    root = cloned(folder, suite)
     for line in empty_machine((COURSE / "README.md").read_text()):
-        print(f"--- {line}", flush=True)
-        root.run(line)
+        root.say_and_run(line)
+
+
+def ci(folder: Path, suite: str) -> None:
+    """Run ``.ci/run`` on an empty machine, and then the labs."""
+    root = cloned(folder, suite)
+    root.run("apt-get update && apt-get install -y --no-install-recommends ca-certificates git")
+    for line in (".ci/run", "make run"):
+        root.say_and_run(line)
 
 
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["image", "readme"])
+    parser.add_argument("what", choices=["image", "readme", "ci"])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--suite", default="bookworm", choices=["bookworm", "trixie"])
     given = parser.parse_args()
-    {"image": image, "readme": readme}[given.what](given.folder.resolve())
+    folder = given.folder.resolve()
+    if given.what == "image":
+        image(folder)
+    else:
+        {"readme": readme, "ci": ci}[given.what](folder, given.suite)
 
 
 if __name__ == "__main__":

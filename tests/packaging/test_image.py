@@ -178,10 +178,10 @@ def test_the_readme_has_two_lines_for_an_empty_machine():
 
 
 @pytest.mark.skipif(ROOT not in os.environ, reason=f"{ROOT} names no folder to build a root in")
-@pytest.mark.parametrize("what", ["image", "readme"])
+@pytest.mark.parametrize("what", ["image", "ci", "readme --suite=trixie"])
 def test_in_a_bare_debian(what):
     subprocess.run(
-        [sys.executable, "-m", "tests.packaging.chroot_build", what, os.environ[ROOT]],
+        [sys.executable, "-m", "tests.packaging.chroot_build", *what.split(), os.environ[ROOT]],
         cwd=COURSE,
         check=True,
     )

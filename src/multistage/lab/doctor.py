@@ -222,7 +222,10 @@ def libpython(course: Path) -> Finding:
     try:
         ctypes.CDLL(name)
     except OSError:
-        mend = f"Triton (lab 5) does not start. Install it: apt-get install libpython{version}"
+        mend = (
+            "Triton (lab 5) does not start. Remove .venv and run make setup: it takes or fetches a "
+            "Python that has this library."
+        )
         return Finding("libpython", "broken", f"no {name}", mend)
     return Finding("libpython", "ok", name)
 
@@ -247,7 +250,7 @@ def redis(course: Path) -> Finding:
 
     if shutil.which("redis-server"):
         return Finding("Redis", "ok", "redis-server is installed")
-    mend = "Only the Redis variant of lab 5 needs it: apt-get install redis-server"
+    mend = "Lab 5 uses SQLite. For Redis install its server (Debian, Ubuntu: redis-server)."
     return Finding("Redis", "note", "not installed", mend)
 
 
