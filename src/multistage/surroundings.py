@@ -26,11 +26,19 @@ def drop_foreign_packages() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], kept)
 
 
+def name_a_home() -> None:
+    """Say that there is no home, if neither ``HOME`` nor the system's list of users names one.
+
+    So it is in a container that runs under a number of one's own (``docker run --user 1234``).
+    Jupyter's libraries otherwise fail when they are imported.
+    """
+    if not os.path.isabs(os.path.expanduser("~")):
+        os.environ["HOME"] = "/nonexistent"  # Debian's name for the home of who has none
+
+
 def home_problem() -> str:
-    """Return what is wrong with the user's home, such as "/home/me is read-only"; "" if nothing."""
-    home = os.path.expanduser("~")  # HOME, else what the system's list of users says
-    if not os.path.isabs(home):
-        return "HOME is not set, and the system knows no home of this user"
+    """Return what is wrong with the user's home, such as "~ does not exist"; "" if nothing."""
+    home = os.path.expanduser("~")
     if not os.path.isdir(home):
         return f"{home} does not exist"
     if not os.access(home, os.W_OK | os.X_OK):

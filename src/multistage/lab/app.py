@@ -6,7 +6,7 @@ import typer
 
 from multistage.errors import CourseError, said
 from multistage.lab import build, doctor, grade, reset, run, seats, serve, status
-from multistage.surroundings import drop_foreign_packages
+from multistage.surroundings import drop_foreign_packages, name_a_home
 
 app = typer.Typer(
     name="lab",
@@ -30,6 +30,7 @@ app.add_typer(seats.app, name="seats")
 def main() -> None:
     """Run the command line; an error that the user can mend ends it with its message alone."""
     drop_foreign_packages()
+    name_a_home()
     sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be anything
     try:
         app()
