@@ -13,6 +13,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from multistage.authoring import execute
+from multistage.kernels import OwnKernelSpecs
 from tests.journeys.browser import wait_for
 
 ANSWER = "import sys, numpy; print(sys.executable, numpy.array([1.23456]))"
@@ -67,6 +69,20 @@ def test_lab_run_uses_none_of_them_and_doctor_names_them(home, environment, smal
     found = {one["what"]: one for one in json.loads(lab(environment, "doctor", "--json").stdout)}
     assert found["IPython"]["state"] == "note"
     assert "10-print.py, 20-fail.py" in found["IPython"]["found"]
+
+
+def test_a_kernel_that_dies_at_its_start_is_told_in_words(monkeypatch, tmp_path):
+    class Broken(OwnKernelSpecs):
+        def get_kernel_spec(self, kernel_name):
+            spec = super().get_kernel_spec(kernel_name)
+            spec.argv = ["false"]
+            return spec
+
+    monkeypatch.setattr(execute, "OwnKernelSpecs", Broken)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(ANSWER)])
+    with pytest.raises(execute.CellError, match=r"The kernel died\. [\d.]+ GB of memory") as raised:
+        execute.execute(notebook, tmp_path)
+    assert raised.value.heading == "the start of its kernel"
 
 
 def test_nbval_takes_the_kernel_of_this_environment(environment, tmp_path):

@@ -103,7 +103,6 @@ def execute(
         CourseError: if the machine has no loopback, over which one talks to a kernel.
     """
     import papermill
-    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     check_loopback()
@@ -131,12 +130,15 @@ def execute(
         )
     except PapermillExecutionError as error:
         raise _cell_error(notebook, error) from None
-    except DeadKernelError:
+    except RuntimeError as error:  # nbclient's DeadKernelError; another if it dies at its start
+        if "Kernel died" not in str(error):
+            raise
         said = (
             f"The kernel died. {free / 2**30:.1f} GB of memory were free when it started: was that "
             "enough? Close other programs and idle kernels, or choose --profile ci."
         )
-        raise CellError(_heading(notebook, running), "", "DeadKernelError", said, True) from None
+        where = _heading(notebook, running) or "the start of its kernel"
+        raise CellError(where, "", "DeadKernelError", said, True) from None
 
 
 def _cell_error(notebook: NotebookNode, error: Any) -> CellError:
