@@ -1,4 +1,4 @@
-# Two commands: `make run` executes the five labs, `make test` every test.
+# Two commands: `make run` executes the five labs, `make test` every test; `make check` the quick ones.
 # Each builds what it lacks and nothing twice.
 
 PYTHON  ?=
@@ -23,14 +23,20 @@ export HOME := $(CURDIR)/build/home
 $(shell mkdir -p "$(HOME)")
 endif
 
-.PHONY: run test lab notebooks slides lint lock setup driver gpu clean
+TEST    := pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: run test check lab notebooks slides lint lock setup driver gpu clean
 
 run: $(GPU:gpu=driver) $(READY) $(GPU)
 	lab run --dataset $(DATASET) --profile $(PROFILE) \
 	  $(if $(EVENTS),--events '$(EVENTS)') $(if $(SECTION),--section $(SECTION))
 
 test: $(GPU:gpu=driver) $(READY) $(GPU) lint
-	pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST)
+	$(TEST) $(PYTEST)
+
+# The quick half: no server, no notebook, no browser.
+check: $(READY) lint
+	$(TEST) -m "not real" $(PYTEST)
 
 lab: $(READY)
 	jupyter lab --ip 127.0.0.1 --notebook-dir notebooks $(JUPYTER)

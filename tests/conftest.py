@@ -12,6 +12,7 @@ from multistage.exercises import Exercise
 from multistage.loopback import bypass_proxies
 
 COURSE = Path(__file__).resolve().parents[1]
+REAL = {"environments", "journeys", "notebooks", "serving"}  # what `make check` leaves out
 
 # A shell starts what runs in its background with interrupts ignored, and every process below
 # inherits that: tests that interrupt something would wait in vain.
@@ -61,6 +62,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that share costly fixtures on one of pytest-xdist's workers, the longest first."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
+        if REAL & set(item.path.relative_to(COURSE / "tests").parts):
+            item.add_marker(pytest.mark.real)
     items.sort(key=lambda item: "notebooks" not in item.path.parts)  # stable: files stay together
 
 

@@ -6,6 +6,8 @@ from multistage.authoring.execute import CellError
 from multistage.authoring.read import read_source
 from multistage.authoring.sections import AuthoringError
 
+pytestmark = pytest.mark.real
+
 LAB = '''
     # %% [markdown]
     # # A lab

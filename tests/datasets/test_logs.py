@@ -346,6 +346,7 @@ def cluster(tmp_path):
             process.wait(20)
 
 
+@pytest.mark.real
 def test_two_workers_of_a_separate_scheduler_give_the_same_rows(tmp_path):
     rows = [row(product=p, user=p % 50, session=f"s{p % 70}") for p in range(400)]
     rows += [row(kind="purchase", product=p, user=p % 50, session=f"s{p % 70}") for p in range(90)]
@@ -364,6 +365,7 @@ def test_two_workers_of_a_separate_scheduler_give_the_same_rows(tmp_path):
     assert here.report == there.report
 
 
+@pytest.mark.real
 def test_no_scheduler_is_a_clear_error(tmp_path):
     with pytest.raises(CourseError, match="No Dask scheduler answers"):
         labelled([write(tmp_path / "a.csv", [row()])], tmp_path, scheduler="tcp://127.0.0.1:9")

@@ -1,3 +1,4 @@
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,26 +58,34 @@ def test_k_below_one_and_unequal_users_are_refused():
         ndcg_at_k(np.array([[0], [1]]), one(0), 1)
 
 
+@pytest.fixture(scope="module")
+def ranx():
+    """ranx as plain Python: to compile it takes a minute, for lists of fifteen products."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numba.config, "DISABLE_JIT", 1)
+        import ranx
+
+        yield ranx
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 12))
-def test_agrees_with_ranx_on_random_lists(seed, k):
-    from ranx import Qrels, Run, evaluate
-
+def test_agrees_with_ranx_on_random_lists(ranx, seed, k):
     rng = np.random.default_rng(seed)
     users, items = 6, 15
     relevant = (rng.random((users, items)) < 0.3).astype(float)
     relevant[np.arange(users), rng.integers(items, size=users)] = 1
     recommended = np.stack([rng.permutation(items) for _ in range(users)])
-    qrels = Qrels(
+    qrels = ranx.Qrels(
         {f"u{u}": {f"i{i}": 1 for i in np.flatnonzero(relevant[u])} for u in range(users)}
     )
-    run = Run(
+    run = ranx.Run(
         {
             f"u{u}": {f"i{i}": float(items - place) for place, i in enumerate(recommended[u])}
             for u in range(users)
         }
     )
-    expected = evaluate(qrels, run, f"ndcg@{k}")
+    expected = ranx.evaluate(qrels, run, f"ndcg@{k}")
     ours = ndcg_at_k(recommended, csr_matrix(relevant), k)
     # ranx divides by the ideal list over all relevant products cut at k, as we do
     assert ours.mean() == pytest.approx(expected, rel=1e-6)

@@ -8,6 +8,8 @@ import pytest
 from multistage.authoring.execute import CellError, execute
 from multistage.workspace import PROGRESS
 
+pytestmark = pytest.mark.real
+
 KNOWN = """
 import sys, types
 from multistage.exercises import Exercise, Wrong

@@ -12,6 +12,7 @@ from multistage.lab import doctor
 from tests.conftest import COURSE
 
 
+@pytest.mark.real
 def test_this_machine_is_told_line_by_line():
     ended = subprocess.run(
         [sys.executable, "-m", "multistage.lab", "doctor", "--deep", "--json", "--root", COURSE],

@@ -22,6 +22,8 @@ from multistage.lab.grade import grade, write_grades
 from tests.conftest import COURSE
 from tests.journeys.browser import wait_for
 
+pytestmark = pytest.mark.real
+
 
 def write_submission(folder, body=None):
     """Write lab 1 as it is, or with another 1.1, into a new folder and return the folder."""

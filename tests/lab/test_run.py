@@ -12,6 +12,8 @@ from multistage.lab import app, seats
 from multistage.lab.runner import missing_before, run_sections
 from multistage.workspace import PRISTINE, Workspace
 
+pytestmark = pytest.mark.real
+
 HEAD = """
     # %% [markdown]
     # # Lab {n}
