@@ -15,7 +15,7 @@ VENV    := .venv/bin/python# by name: uv would rather change an environment that
 UV      := build/uv/bin/uv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export UV_LINK_MODE ?= copy
-unexport PYTHONPATH PYTHONHOME# packages of another Python
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP# packages of another Python
 
 # uv, Jupyter and Matplotlib keep files at home. Where that cannot be written, home is in build.
 ifeq ($(shell test -d "$$HOME" && test -w "$$HOME" && echo yes),)

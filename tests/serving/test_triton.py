@@ -305,6 +305,12 @@ def test_a_taken_port_is_named(model_repository):
     assert not server.running
 
 
+def test_an_address_that_this_machine_does_not_have_is_named(model_repository):
+    server = TritonServer(model_repository, host="192.0.2.1", http_port=free_port())
+    with pytest.raises(TritonError, match=r"cannot listen on 192\.0\.2\.1.* such as 127\.0\.0\.1"):
+        server.start()
+
+
 SMALL_SHM = """
 mount -t tmpfs -o size=64k tmpfs /dev/shm || exit 77
 exec "$0" -c 'import sys; from multistage.serving.triton import TritonServer

@@ -6,6 +6,7 @@ The server is the ``tritonserver`` on PATH (in a container), or the one that the
 
 import contextlib
 import ctypes
+import errno
 import os
 import random
 import re
@@ -220,10 +221,14 @@ class TritonServer:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     probe.bind((self.host, port))
-                except OSError:
+                except OSError as error:
+                    taken = error.errno == errno.EADDRINUSE
                     raise TritonError(
                         f"tritonserver cannot start: port {port} is taken. Stop what listens on "
                         "it, or choose another."
+                        if taken
+                        else f"tritonserver cannot listen on {self.host}: {error.strerror}. Name an "
+                        f"address of this machine, such as {LOOPBACK}."
                     ) from None
         for place, port in enumerate(self._ports):
             self._ports[place] = port or free_port(besides=self._ports)
