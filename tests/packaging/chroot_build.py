@@ -36,7 +36,7 @@ MOUNT = (
     ' && mount -t tmpfs -o size=1g,mode=1777 tmpfs $0/dev/shm && exec chroot "$@"'
 )
 ALONE = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+HANDED_ON = ("http_proxy", "https_proxy", "no_proxy", "PYTEST_ADDOPTS")
 CERTIFICATES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE")
 
 
@@ -133,7 +133,7 @@ def connect(folder: Path) -> Root:
     (folder / "etc" / "resolv.conf").write_bytes(Path("/etc/resolv.conf").read_bytes())
     (folder / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
     root = Root(folder)
-    root.environment |= {name: os.environ[name] for name in PROXIES if name in os.environ}
+    root.environment |= {name: os.environ[name] for name in HANDED_ON if name in os.environ}
     if trusted := os.environ.get("SSL_CERT_FILE"):  # a proxy that signs with its own
         (folder / "etc" / "trusted.pem").write_bytes(Path(trusted).read_bytes())
         root.environment |= dict.fromkeys(CERTIFICATES, "/etc/trusted.pem")

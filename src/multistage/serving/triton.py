@@ -227,8 +227,8 @@ class TritonServer:
                         f"tritonserver cannot start: port {port} is taken. Stop what listens on "
                         "it, or choose another."
                         if taken
-                        else f"tritonserver cannot listen on {self.host}: {error.strerror}. Name an "
-                        f"address of this machine, such as {LOOPBACK}."
+                        else f"tritonserver cannot listen on {self.host} ({error.strerror}): name "
+                        f"an address of this machine, such as {LOOPBACK}."
                     ) from None
         for place, port in enumerate(self._ports):
             self._ports[place] = port or free_port(besides=self._ports)
