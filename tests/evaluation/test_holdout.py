@@ -1,9 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 
 from multistage.datasets import Data
-from multistage.evaluation import Holdout, waterfall
+from multistage.evaluation import Holdout, ndcg_at_k, recall_at_k, waterfall
 
 
 def rows(*triples):
@@ -90,3 +91,50 @@ def test_with_validation_what_was_bought_in_it_is_known_and_the_catalogue_stays(
     assert task.user_ids.tolist() == [1, 3]
     assert task.history.toarray().tolist() == [[1, 0], [0, 0]]
     assert task.relevant.toarray().tolist() == [[0, 1], [0, 1]]
+
+
+def of_frames(train, test, products=(10, 11, 12, 13)):
+    catalog = pd.DataFrame({"product_id": list(products)})
+    return Holdout.from_data(Data("toy", train, test.iloc[:0], test, catalog, pd.DataFrame()))
+
+
+def test_a_month_with_strangers_only_is_a_task_like_any():
+    task = of_frames(rows((1, 10, 1)), rows((7, 12, 1), (8, 13, 1)))
+    assert task.user_ids.tolist() == [7, 8]
+    assert not task.warm.any()
+    lists = task.top_k(np.tile([4.0, 3, 2, 1], (2, 1)), 3)
+    assert lists.tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert recall_at_k(lists, task.relevant, 3).tolist() == [1, 0]
+
+
+def test_a_month_in_which_nobody_buys_anything_new_has_no_users():
+    task = of_frames(rows((1, 10, 1)), rows((1, 10, 1), (1, 11, 0)))
+    assert len(task.user_ids) == 0
+    lists = task.top_k(np.zeros((0, 4)), 3)
+    assert lists.shape == (0, 3)
+    assert recall_at_k(lists, task.relevant, 3).shape == (0,)
+    assert np.isnan(waterfall({"all": lists}, task.relevant)["surviving"]).all()
+
+
+def test_lists_longer_than_the_catalogue_end_in_nothing():
+    task = of_frames(rows((1, 10, 1)), rows((1, 12, 1)))
+    lists = task.top_k(np.array([[1.0, 2, 3, 4]]), 100)
+    assert lists[0, :4].tolist() == [3, 2, 1, -1]
+    assert (lists[0, 3:] == -1).all()
+    assert recall_at_k(lists, task.relevant, 100) == 1
+
+
+def test_who_has_seen_everything_is_offered_nothing():
+    seen = rows(*[(1, product, 0) for product in (10, 11, 12, 13)])
+    task = of_frames(seen, rows((1, 12, 1), (2, 12, 1)))
+    assert task.user_ids.tolist() == [2]  # nothing is left that the first could be offered
+    everything = Holdout(
+        task.user_ids,
+        task.product_ids,
+        task.history,
+        csr_matrix(np.ones((1, 4))),
+        *[task.relevant] * 2,
+    )
+    lists = everything.top_k(np.ones((1, 4)), 2)
+    assert lists.tolist() == [[-1, -1]]
+    assert ndcg_at_k(lists, task.relevant, 2) == 0

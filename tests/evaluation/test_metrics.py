@@ -58,6 +58,43 @@ def test_k_below_one_and_unequal_users_are_refused():
         ndcg_at_k(np.array([[0], [1]]), one(0), 1)
 
 
+@pytest.mark.parametrize("metric", [recall_at_k, ndcg_at_k])
+def test_a_product_that_is_recommended_twice_is_refused(metric):
+    """Counted twice it gave a recall of 1.5."""
+    lists = np.array([[1, 2, 3], [4, 0, 4]])
+    relevant = csr_matrix(np.ones((2, 10)))
+    with pytest.raises(ValueError, match="list 1 recommends position 4 twice"):
+        metric(lists, relevant, 3)
+    assert metric(lists, relevant, 2).tolist() == [1, 1]  # the first two are all different
+    assert metric(np.array([[-1, -1, -1]]), relevant[:1], 3) == 0  # no product at all, thrice
+
+
+def test_a_position_outside_of_the_catalogue_is_refused():
+    with pytest.raises(ValueError, match="position 10 is not in a catalogue of 10"):
+        recall_at_k(np.array([[10]]), one(0), 1)
+
+
+@pytest.mark.parametrize("metric", [recall_at_k, ndcg_at_k])
+def test_gains_are_0_or_1_however_they_are_stored(metric):
+    lists = np.array([[0, 5, 2, 3]])
+    plain = one(0, 2, 7)
+    weighted = plain.copy()
+    weighted.data[:] = [3, 2, 1]
+    zeros = csr_matrix((np.array([1.0, 1, 1, 0]), ([0] * 4, [0, 2, 7, 5])), shape=(1, 10))
+    in_parts = csr_matrix((np.ones(4), np.array([0, 2, 2, 7]), np.array([0, 4])), shape=(1, 10))
+    expected = metric(lists, plain, 4)
+    for stored in (weighted, zeros, in_parts):
+        assert metric(lists, stored, 4) == expected
+
+
+def test_k_may_exceed_the_catalogue():
+    lists = np.array([[4, 3, 2, 1, 0]])
+    everything = csr_matrix(np.ones((1, 5)))
+    assert recall_at_k(lists, everything, 100) == 1
+    assert ndcg_at_k(lists, everything, 100) == pytest.approx(1)
+    assert recall_at_k(lists, one(0, items=5), 100) == 1
+
+
 @pytest.fixture(scope="module")
 def ranx():
     """ranx as plain Python: to compile it takes a minute, for lists of fifteen products."""

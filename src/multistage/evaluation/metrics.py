@@ -1,9 +1,13 @@
-"""Ranking metrics, one value a user, on whole batches of users at once.
+"""Ranking metrics, one value per user, on whole batches of users at once.
 
 ``recommended`` is always an ``(n_users, n)`` integer array of catalogue positions, best first,
-with -1 where a list is shorter. ``relevant`` is an ``(n_users, n_items)`` sparse matrix whose
-non-zero entries are the products that the user went on to buy. A value a user, rather than their
+with -1 where a list is shorter; a product stands in a list once. ``relevant`` is an
+``(n_users, n_items)`` sparse matrix whose non-zero entries are the products that the user went on
+to buy. How large an entry is does not count: gains are 0 or 1. A value per user, rather than their
 mean, lets intervals be bootstrapped over users.
+
+``k`` may be larger than a list or the catalogue: the places that are left are no hits, and what can
+be reached is limited by what is relevant.
 """
 
 from collections.abc import Callable
@@ -23,16 +27,21 @@ def hits_at_k(recommended: Ints, relevant: csr_matrix, k: int) -> NDArray[np.boo
     """Return an ``(n_users, k)`` mask of the recommendations that are relevant.
 
     Raises:
-        ValueError: if ``k`` is less than 1 or the two have not the same number of users.
+        ValueError: if ``k`` is less than 1, the two have not the same number of users, a position
+            is not in the catalogue, or a product is among the first ``k`` of a list twice. It
+            would count twice, and recall could exceed 1.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
     if len(recommended) != relevant.shape[0]:
         raise ValueError(f"{len(recommended)} lists, but {relevant.shape[0]} users in relevant")
     top = recommended[:, :k]
+    _check_lists(top, relevant.shape[1])
+    hits = np.zeros((len(top), k), dtype=bool)
+    if not top.size:
+        return hits
     users = np.repeat(np.arange(len(top)), top.shape[1])
     found = np.asarray(relevant[users, np.maximum(top, 0).ravel()] != 0).reshape(top.shape)
-    hits = np.zeros((len(top), k), dtype=bool)
     hits[:, : top.shape[1]] = found & (top >= 0)
     return hits
 
@@ -181,8 +190,21 @@ def _draws(n: int, samples: int, seed: int) -> NDArray[np.uint8]:
     return draws
 
 
+def _check_lists(top: Ints, n_items: int) -> None:
+    if top.size and top.max() >= n_items:
+        raise ValueError(f"position {top.max()} is not in a catalogue of {n_items} products")
+    ordered = np.sort(top, axis=1)
+    repeated = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    if repeated.any():
+        user, place = np.argwhere(repeated)[0]
+        raise ValueError(
+            f"list {user} recommends position {ordered[user, place]} twice: remove repeats first"
+        )
+
+
 def _relevant_per_user(relevant: csr_matrix) -> Ints:
-    return np.diff(relevant.indptr)
+    # not by the stored entries: zeros may be stored, and an entry in parts
+    return np.asarray((relevant != 0).sum(axis=1)).ravel()
 
 
 def _divide(numerator: Floats, denominator: Floats) -> Floats:

@@ -9,7 +9,7 @@ from multistage.evaluation.metrics import hits_at_k
 
 
 def waterfall(stages: dict[str, NDArray[np.int64]], relevant: csr_matrix) -> pd.DataFrame:
-    """Return, for each stage, how many candidates a user has left and what they still hold.
+    """Return, for each stage, how many candidates are left per user and what they still hold.
 
     Args:
         stages: name to ``(n_users, n)`` positions that the stage lets through, -1 for none; in
@@ -17,14 +17,19 @@ def waterfall(stages: dict[str, NDArray[np.int64]], relevant: csr_matrix) -> pd.
         relevant: ``(n_users, n_items)``, the held-out purchases.
 
     Returns:
-        One row a stage: ``candidates`` (mean number a user), ``surviving`` (share of all held-out
-        purchases that the stage lets through), ``lost`` (share lost in this very stage).
+        One row per stage: ``candidates`` (mean number per user), ``surviving`` (share of all
+        held-out purchases that the stage lets through), ``lost`` (share lost in this very stage).
+        Without held-out purchases, both are NaN.
+
+    Raises:
+        ValueError: if a stage lets a product through twice, see :func:`hits_at_k`.
     """
     rows = []
     before = 1.0
+    purchases = (relevant != 0).sum() or np.nan
     for name, positions in stages.items():
         hits = hits_at_k(positions, relevant, positions.shape[1]).sum()
-        surviving = float(hits / relevant.nnz)
+        surviving = float(hits / purchases)
         rows.append(
             {
                 "stage": name,
