@@ -61,6 +61,10 @@ driver:
 gpu: $(READY)
 	@python -m multistage.device
 
+# An environment holds its own place in its scripts: one that was moved or copied is made anew.
+ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+endif
 # uv, pinned and hashed, builds .venv from the lock with no resolver. Modules are compiled here, once:
 # where Python may not write bytecode, each start of TensorFlow would compile them (23 s against 7).
 # Jupyter's settings hold for a seat as well: one kernel, this one, which keeps its history in memory;
@@ -74,7 +78,7 @@ $(READY): $(REQUIREMENTS) requirements/uv.txt $(SETTINGS) pyproject.toml
 	@install -D -m 644 requirements/jupyter_server_config.json -t .venv/etc/jupyter
 	@install -D -m 644 requirements/ipython_kernel_config.json -t .venv/etc/ipython
 	@rm -f .venv/.ready*
-	@touch $@
+	@echo '$(CURDIR)' > $@
 
 # Compile the locks anew, the GPU's from the CPU's. No index or file address gets into them.
 # The CPU's lock is for the two machines that pyproject.toml names (tool.uv.environments). uv gives

@@ -17,8 +17,9 @@ case "$install $(os VERSION_ID)" in
   zypper*\ 15*) venv=python311 ;; # python3 is 3.6 there
 esac
 
-# The packages of a complete Python 3.11, nothing if this distribution has none. It is asked, since
-# a list of releases would be out of date; a release candidate, as Ubuntu 22.04 has it, is none.
+# Print the package of a complete Python 3.11, nothing if this distribution has none. The package
+# manager is asked, since a fixed list would become out of date. Ubuntu 22.04 has no more than a
+# release candidate of 3.11, which is not accepted.
 python311() {
   case $install in
     apt-get*) apt-cache show python3.11-dev 2>/dev/null | grep -q '^Version: 3\.11\.[0-9]*-' \

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Print the path of a complete Python 3.11: NVTabular's extension needs its headers, and Triton's
-# Python backend its shared library. It is the one that is named, else the first on PATH.
-# Where there is none, say what each lacks, and end with 1.
+# Python backend its shared library. Checks the one that is named, else python3.11 and python3.
+# If none is complete, says what each lacks on standard error and ends with 1.
 #   sh requirements/python.sh [PYTHON]
 
 look='

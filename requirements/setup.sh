@@ -2,7 +2,7 @@
 # Make build/uv, and .venv with a complete Python 3.11, for `make setup` to install into.
 #   sh requirements/setup.sh [PYTHON]
 # That Python is PYTHON, or one of this machine, or else one that uv fetches into build/python.
-# What this machine lacks is said in one line, before anything is installed.
+# What is missing on this machine is named in one line, before anything is installed.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 . requirements/distribution.sh
@@ -26,22 +26,22 @@ any_python() {
   return 1
 }
 
-on_other_systems="On a Mac see docs/mac.md, on Windows docs/windows.md, elsewhere the image (docs/gpu.md)."
+on_other_systems="On a Mac see docs/mac.md, on Windows docs/windows.md, elsewhere Containers in docs/gpu.md."
 [ "$(uname -s)" = Linux ] || fail "The course runs on Linux, and this is $(uname -s). $on_other_systems"
 case $(uname -m) in
   x86_64 | aarch64) ;;
-  *) fail "TensorFlow and Triton are there for x86_64 and aarch64, and this is $(uname -m)." ;;
+  *) fail "TensorFlow and Triton support x86_64 and aarch64, and this machine is $(uname -m)." ;;
 esac
 glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/^glibc 2\.//')
 [ "${glibc:-0}" -ge $GLIBC ] 2>/dev/null \
-  || fail "Triton needs glibc 2.$GLIBC or newer, and this system has ${glibc:+2.}${glibc:-another library}. $on_other_systems"
+  || fail "Triton needs glibc 2.$GLIBC or newer, and this system has ${glibc:+2.}${glibc:-no glibc (Alpine, for one)}. $on_other_systems"
 
 missing="" packages=""
 lacks() { missing="${missing:+$missing, }$1" packages="$packages $2"; }
 command -v g++ >/dev/null 2>&1 || lacks "g++ (NVTabular builds a C++ extension)" $compiler
 [ -x $UV ] || any_python "$@" >/dev/null || command -v uv >/dev/null 2>&1 \
   || lacks "a Python from 3.8 on with venv and ensurepip, or uv (to fetch packages)" $venv
-[ -z "$missing" ] || fail "missing: $missing.${install:+ To get it: $install$packages}"
+[ -z "$missing" ] || fail "missing: $missing.${install:+ Install as root: $install$packages}"
 
 if [ $# -gt 0 ]; then
   python=$(sh requirements/python.sh "$1" 2>&1) \
@@ -61,20 +61,21 @@ if [ ! -x $UV ]; then
   fi
 fi
 
-# An environment that was copied or whose Python is gone is made anew.
-.venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && exit 0
+# An environment is kept if its Python still starts and it was made here: its scripts name its place.
+grep -qF "$PWD/.venv" .venv/bin/activate 2>/dev/null \
+  && .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && exit 0
 
 fetch() {
-  echo "No complete Python 3.11 here ($1): fetching one into build/python."
+  echo "No Python 3.11 with headers and shared library here ($1): fetching one into build/python."
   said=$($UV python install --managed-python 3.11 2>&1) && python=$($UV python find --managed-python 3.11) \
     && return
   package=$(python311)
-  fail "Python 3.11 could not be fetched ($(echo "$said" | tail -n 1 | sed 's/^ *Caused by: //')). Ways out:" \
-    "${package:+$install $package, then make; }make PYTHON=/path/to/python3.11 (with headers and shared" \
-    "library); or a mirror, UV_PYTHON_INSTALL_MIRROR=… make."
+  fail "Python 3.11 could not be fetched ($(echo "$said" | tail -n 1 | sed 's/^ *Caused by: //'))." \
+    "Instead: ${package:+$install $package (as root), then make; or }make PYTHON=/path/to/python3.11, which" \
+    "has headers and a shared library; or UV_PYTHON_INSTALL_MIRROR=address make, see docs/setup.md."
 }
 
 if [ $# -eq 0 ]; then
-  python=$(sh requirements/python.sh 2>/dev/null) || fetch "$(sh requirements/python.sh 2>&1 | tail -n 1)"
+  python=$(sh requirements/python.sh 2>/dev/null) || fetch "$(sh requirements/python.sh 2>&1 | paste -sd ';' | sed 's/;/; /g')"
 fi
 $UV venv -q --clear --python "$python" .venv

@@ -1,4 +1,4 @@
-"""The one kernel of the course: this very interpreter, whatever kernels the user has."""
+"""The one kernel of the course: the Python that runs Jupyter, whatever kernels the user has."""
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 
@@ -6,18 +6,19 @@ from multistage.surroundings import FOREIGN
 
 
 class OwnKernelSpecs(KernelSpecManager):
-    """Knows ``python3`` alone: ``sys.executable -m ipykernel_launcher``.
+    """Offers ``python3`` only: ``sys.executable -m ipykernel_launcher``.
 
     Jupyter looks into the user's folder as well, and prefers what is there unless the user owns
     the environment. A kernel that another course left there would then run the notebooks of this
-    one. JupyterLab finds this class by ``requirements/jupyter_server_config.json``.
+    one. JupyterLab uses this class because ``make setup`` installs
+    ``requirements/jupyter_server_config.json`` into the environment.
     """
 
     def _kernel_dirs_default(self) -> list[str]:
         return []
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        """Return the kernel ``python3``; packages of another Python are none of its business.
+        """Return the kernel ``python3``, which sees no packages of another Python.
 
         Raises:
             NoSuchKernel: if ``kernel_name`` is another one.

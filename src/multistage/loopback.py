@@ -11,15 +11,15 @@ NAMES = (LOOPBACK, "localhost", "::1")
 
 
 def bypass_proxies() -> None:
-    """Have this process, and those that it starts, reach servers on the loopback directly.
+    """Make this process, and those that it starts, connect to the loopback without a proxy.
 
     Many networks set ``http_proxy`` and the like, and not everywhere ``no_proxy`` beside them. A
     request for 127.0.0.1 then goes to the proxy, which does not know the server that is meant.
-    What these variables list already is kept.
+    Entries that these variables have already are kept.
     """
-    # gRPC reads no_grpc_proxy, else no_proxy; urllib no_proxy, else NO_PROXY. Each variable that
-    # is set below hides the ones after it, so it repeats them. Of "*", which alone means
-    # everything to urllib and curl, gRPC understands nothing.
+    # gRPC reads no_grpc_proxy, else no_proxy; urllib no_proxy, else NO_PROXY. A variable that is
+    # set here hides the later ones, so it must hold their entries too. "*" alone means all hosts
+    # to urllib and curl, and nothing to gRPC.
     listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     for variable in ("no_grpc_proxy", "no_proxy", "NO_PROXY"):
         names = [name.strip() for name in (os.environ.get(variable) or listed).split(",")]
@@ -42,7 +42,7 @@ def check_loopback() -> None:
     """Send a connection through the loopback.
 
     Raises:
-        CourseError: if nothing comes of it, and no kernel or server could be reached either.
+        CourseError: if that fails. Kernels and Triton could not be reached then either.
     """
     try:
         # To listen is not enough: Linux allows that while the interface is down.

@@ -1,4 +1,4 @@
-"""What a user's shell and home hand down, and what the course does not take over.
+"""Settings of the user's shell and home that must not change a result.
 
 A classroom's machine may have a home that cannot be written, packages of another course on
 ``PYTHONPATH``, and another conda environment that is active. None of it may change a result.
@@ -15,8 +15,9 @@ FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 def drop_foreign_packages() -> None:
     """Start this process anew without ``FOREIGN``, if one of them is set.
 
-    Python has put what they name before its own packages already, and modules may have been
-    imported from there. Where this package itself comes from ``PYTHONPATH``, all is left as it is.
+    Python has put these folders before its own packages already, and may have imported modules from
+    there, so it has to start again. If this package itself comes from ``PYTHONPATH``, nothing is
+    done.
     """
     folders = [Path(f).resolve() for f in os.environ.get("PYTHONPATH", "").split(os.pathsep) if f]
     if Path(__file__).resolve().parents[1] in folders:
@@ -27,13 +28,13 @@ def drop_foreign_packages() -> None:
 
 
 def name_a_home() -> None:
-    """Say that there is no home, if neither ``HOME`` nor the system's list of users names one.
+    """Set ``HOME`` to a folder that does not exist, if the system knows no home of this user.
 
-    So it is in a container that runs under a number of one's own (``docker run --user 1234``).
+    This happens in a container that runs with an arbitrary user id (``docker run --user 1234``).
     Jupyter's libraries otherwise fail when they are imported.
     """
     if not os.path.isabs(os.path.expanduser("~")):
-        os.environ["HOME"] = "/nonexistent"  # Debian's name for the home of who has none
+        os.environ["HOME"] = "/nonexistent"  # Debian's home for users that have none
 
 
 def home_problem() -> str:

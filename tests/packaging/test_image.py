@@ -58,18 +58,17 @@ def test_work_outlives_a_container(devcontainer):
     compose = yaml.safe_load((COURSE / "compose.yaml").read_text())
     kept = {name: service["volumes"] for name, service in compose["services"].items()}
     assert kept.pop("redis") == ["redis:/data"]
-    kept["editor"] = [
-        ":".join(
-            dict(part.split("=") for part in mount.split(","))[n] for n in ("source", "target")
-        )
-        for mount in devcontainer["mounts"]
-    ]
+    mounts = [dict(part.split("=") for part in m.split(",")) for m in devcontainer["mounts"]]
+    kept["editor"] = [f"{mount['source']}:{mount['target']}" for mount in mounts]
     assert len(kept) == 3
     for volumes in kept.values():
         targets = {volume.split(":")[1] for volume in volumes}
         assert targets == {"/course/notebooks", "/course/workspace"}
-    named = {volume.split(":")[0] for name in compose["services"] for volume in kept.get(name, [])}
-    assert named | {"redis"} == set(compose["volumes"])
+    # compose's volumes are called as the others' are, not after the folder it is started in
+    names = {volume: "multistage-" + volume for volume in compose["volumes"]}
+    assert {volume: given["name"] for volume, given in compose["volumes"].items()} == names
+    lab = {names[volume.split(":")[0]] for volume in kept["lab"]}
+    assert lab == {mount["source"] for mount in mounts}
 
 
 def test_lab_5_uses_the_redis_of_its_compose_file():

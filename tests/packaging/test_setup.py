@@ -12,7 +12,7 @@ from tests.conftest import COURSE
 from tests.packaging.python_mirror import make_mirror
 
 # What every system has: enough for a shell script, and no compiler, Python or package manager.
-TOOLS = "sh awk cat df dirname echo env getconf grep head ln mkdir rm sed tail uname"
+TOOLS = "sh awk cat df dirname echo env getconf grep head ln mkdir paste rm sed tail uname"
 UV = COURSE / "build" / "uv" / "bin" / "uv"
 
 
@@ -69,7 +69,7 @@ def test_what_is_missing_is_named_for_the_distribution(machine, tmp_path, releas
     (tmp_path / "os-release").write_text(release + "\n")
     line = refused(machine())
     assert line.startswith("missing: g++ (NVTabular builds a C++ extension), a Python from 3.8 on")
-    assert line.endswith(f" To get it: {DISTRIBUTIONS[release]}")
+    assert line.endswith(f" Install as root: {DISTRIBUTIONS[release]}")
 
 
 def test_of_an_unknown_distribution_no_command_is_made_up(machine, tmp_path):
@@ -83,7 +83,7 @@ def test_only_what_is_missing_is_named(machine, tmp_path):
     (tmp_path / "tools" / Path(sys.executable).name).rename(tmp_path / "tools" / "python3")
     line = refused(machine())
     assert line == (
-        "missing: g++ (NVTabular builds a C++ extension). To get it: apt-get install g++"
+        "missing: g++ (NVTabular builds a C++ extension). Install as root: apt-get install g++"
     )
 
 
@@ -145,13 +145,41 @@ def test_an_environment_whose_python_is_gone_is_made_anew(with_compiler_and_uv, 
         shutil.rmtree(tmp_path / "course" / "build" / "python")
 
 
+def test_an_environment_that_was_moved_with_its_course_is_made_anew(with_compiler_and_uv, tmp_path):
+    """Its scripts start the Python of the old place, or none."""
+    course = tmp_path / "course"
+    assert with_compiler_and_uv(sys.executable).returncode == 0
+    for name in ("Makefile", "pyproject.toml"):
+        (course / name).write_bytes((COURSE / name).read_bytes())
+    (course / ".venv" / ".ready-cpu").write_text(f"{course}\n")
+    assert not will_set_up(course)
+    moved = course.rename(tmp_path / "moved")
+    assert will_set_up(moved)
+    subprocess.run(
+        ["sh", "requirements/setup.sh", sys.executable], cwd=moved, check=True, timeout=60
+    )
+    assert f"{moved}/.venv" in (moved / ".venv" / "bin" / "activate").read_text()
+
+
+def will_set_up(course: Path) -> bool:
+    """Whether make would install the environment."""
+    ended = subprocess.run(
+        ["make", "-n", "setup"],
+        cwd=course,
+        env={"PATH": os.environ["PATH"], "HOME": str(course)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return "setup.sh" in ended.stdout
+
+
 def test_a_download_that_fails_names_the_ways_out(with_compiler_and_uv, tmp_path):
     nowhere = (tmp_path / "no-mirror.json").as_uri()
     line = refused(with_compiler_and_uv(UV_PYTHON_DOWNLOADS_JSON_URL=nowhere))
     assert line.startswith("Python 3.11 could not be fetched (")
-    assert "make PYTHON=/path/to/python3.11" in line
+    assert "Instead: make PYTHON=/path/to/python3.11" in line  # no package manager, no package
     assert "UV_PYTHON_INSTALL_MIRROR=" in line
-    assert "install" not in line.replace("INSTALL", "")  # no package manager, so no package
     assert not (tmp_path / "course" / ".venv").exists()
 
 
@@ -206,7 +234,7 @@ def test_a_python_that_is_not_there_is_refused(with_compiler_and_uv):
     [
         ("uname", "Darwin", "runs on Linux, and this is Darwin. On a Mac see docs/mac.md"),
         ("getconf", "glibc 2.31", "needs glibc 2.35 or newer, and this system has 2.31"),
-        ("getconf", "", "this system has another library"),
+        ("getconf", "", "this system has no glibc"),
     ],
 )
 def test_a_system_that_cannot_run_it_is_told_where_to_look(machine, tmp_path, tool, says, words):

@@ -1,4 +1,4 @@
-"""The memory and the disk that a run takes, measured; said before it starts where they lack."""
+"""Check memory and disk before a run, by what runs were measured to take."""
 
 import shutil
 from pathlib import Path
@@ -7,26 +7,26 @@ from multistage.errors import CourseError
 from multistage.memory import free_bytes
 from multistage.workspace import Workspace
 
-# GB that the processes of each section held at most, Triton's of lab 5 among them, on data set
-# store; of profile gpu, all that the machine held.
+# GB that the processes of each section held at most, with Triton's in lab 5, on data set store. For
+# profile gpu: the memory in use on the whole machine.
 MEMORY = {
     "ci": {1: 0.7, 2: 1.2, 3: 2.2, 4: 1.6, 5: 2.2},
     "laptop": {1: 1.4, 2: 1.6, 3: 2.2, 4: 3.7, 5: 2.4},
     "gpu": dict.fromkeys(range(1, 6), 12.0),
 }
-# MB of the artifacts and the executed notebooks of all sections (21 and 68; of profile gpu by the
-# number of users), twice: what is written again stands beside what it replaces.
+# MB that a run needs: twice what all sections write (21 and 68), since new files are written beside
+# the old ones, and rounded up. For profile gpu: scaled by the number of users.
 DISK = {"ci": 50, "laptop": 150, "gpu": 400}
 
 
 def memory_needed(profile: str, sections: list[int] | None = None) -> float:
-    """Return the GB that the largest of these sections took, by default of all."""
-    of = MEMORY[profile]
-    return max([of[number] for number in sections or of if number in of], default=0.0)
+    """Return the largest peak in GB of these sections, by default of all."""
+    peaks = MEMORY[profile]
+    return max([peaks[number] for number in sections or peaks if number in peaks], default=0.0)
 
 
 def memory_problem(profile: str, sections: list[int]) -> str:
-    """Return what to say of too little memory; "" if as much is free as the sections took."""
+    """Return a warning if less memory is free than these sections took, else ""."""
     free, needed = free_bytes() / 2**30, memory_needed(profile, sections)
     if free >= needed:
         return ""
@@ -46,7 +46,7 @@ def free_megabytes(course: Path) -> int:
 
 
 def check_disk(workspace: Workspace) -> None:
-    """Refuse to begin what a full disk would end.
+    """Refuse a run for which the disk has too little room.
 
     Raises:
         CourseError: if less is free than a run of this profile takes.
@@ -55,6 +55,6 @@ def check_disk(workspace: Workspace) -> None:
     if free < needed:
         raise CourseError(
             f"{free} MB of disk are free in {workspace.course.name}, and a run in profile "
-            f"{workspace.profile.name} takes up to {needed}. Nothing was changed. Free some space, "
-            "then run it again; lab reset --artifacts deletes what earlier runs made."
+            f"{workspace.profile.name} takes up to {needed} MB. Nothing was changed. Free some "
+            "space, then run it again; lab reset --artifacts deletes what earlier runs made."
         )
