@@ -3,6 +3,7 @@
 # Python backend its shared library. Checks the one that is named, else python3.11 and python3.
 # If none is complete, says what each lacks on standard error and ends with 1.
 #   sh requirements/python.sh [PYTHON]
+# Python is started without packages and settings (-IS): what they print is no answer.
 
 look='
 import ctypes, os, sys, sysconfig
@@ -23,7 +24,7 @@ print(getattr(sys, "_base_executable", sys.executable))'
 for python in ${1:-python3.11 python3}; do
   if ! command -v "$python" >/dev/null 2>&1; then
     echo "$python is not there" >&2
-  elif said=$("$python" -c "$look" 2>&1); then
+  elif said=$("$python" -IS -c "$look" 2>&1); then
     echo "$said"
     exit 0
   else

@@ -6,6 +6,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 . requirements/distribution.sh
+PATH=${PATH#"$PWD/.venv/bin:"} # the environment may be half there
 
 UV=build/uv/bin/uv
 ROOM=4 # GB: the environment, and what its C++ extension leaves while it is built
@@ -20,7 +21,7 @@ fail() {
 # A Python that can make a virtual environment with pip in it, to fetch uv.
 any_python() {
   for python in "$@" python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8; do
-    "$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 8))' 2>/dev/null \
+    "$python" -IS -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 8))' 2>/dev/null \
       && command -v "$python" && return
   done
   return 1

@@ -219,10 +219,33 @@ PARTIAL = {
 
 @pytest.mark.parametrize("lack", PARTIAL)
 def test_a_named_python_that_is_incomplete_is_refused(with_compiler_and_uv, tmp_path, lack):
-    (tmp_path / "sitecustomize.py").write_text(PARTIAL[lack])
     base = Path(sys.base_prefix) / "bin" / "python3.11"
-    line = refused(with_compiler_and_uv(base, PYTHONPATH=str(tmp_path)))
-    assert line.startswith(f"PYTHON={base}: {base} {lack}.")
+    python = tmp_path / "partial-python"
+    python.write_text(f'#!/bin/sh\nexec {base} "$1" "$2" "{PARTIAL[lack]}\n$3"\n')
+    python.chmod(0o755)
+    line = refused(with_compiler_and_uv(python))
+    assert line.startswith(f"PYTHON={python}: {python} {lack}.")
+
+
+def test_what_packages_print_at_the_start_is_no_answer(with_compiler_and_uv, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("print('good morning')")
+    ended = with_compiler_and_uv(sys.executable, PYTHONPATH=str(tmp_path))
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_half_an_environment_is_made_anew(with_compiler_and_uv, tmp_path):
+    """Killed in the middle, with its broken Python first on PATH, as make has it."""
+    course = tmp_path / "course"
+    assert with_compiler_and_uv(sys.executable).returncode == 0
+    (course / ".venv" / "bin" / "activate").unlink()
+    (course / ".venv" / "lib" / "python3.11" / "site-packages" / "broken.pth").write_text(
+        "import x"
+    )
+    allow(tmp_path / "tools", str(Path(sys.base_prefix) / "bin" / "python3.11"))
+    path = f"{course}/.venv/bin:{tmp_path}/tools"
+    ended = with_compiler_and_uv(PATH=path)
+    assert ended.returncode == 0, ended.stderr
+    assert (course / ".venv" / "bin" / "activate").exists()
 
 
 def test_a_python_that_is_not_there_is_refused(with_compiler_and_uv):
