@@ -489,14 +489,13 @@ def test_status_tells_notebooks_checks_and_artifacts(course):
 
 def test_only_this_courses_servers_are_stopped(course, tmp_path):
     """Real processes with a server's name and command line; one of them of another course."""
-    binary = tmp_path / "tritonserver"  # the name alone: the executable is Python
-    wrapper = tmp_path / "serve.py"
-    wrapper.write_text("import time\ntime.sleep(120)\n")
+    binary = tmp_path / "tritonserver"  # the name alone: the executable is a shell
+    wait = "while :; do sleep 1; done"
 
     def serve(repository):
         return subprocess.Popen(
-            [str(binary), wrapper, f"--model-repository={repository}"],
-            executable=sys.executable,
+            [str(binary), "-c", wait, f"--model-repository={repository}"],
+            executable="/bin/sh",
             start_new_session=True,
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import COURSE
+from tests.environments.surroundings import isolated
 from tests.packaging.python_mirror import make_mirror
 
 # What every system has: enough for a shell script, and no compiler, Python or package manager.
@@ -17,7 +18,7 @@ UV = COURSE / "build" / "uv" / "bin" / "uv"
 
 
 def allow(tools: Path, *names: str) -> None:
-    tools.mkdir(exist_ok=True)
+    tools.mkdir(parents=True, exist_ok=True)
     for name in names:
         (tools / Path(name).name).symlink_to(shutil.which(name) or name)
 
@@ -95,6 +96,13 @@ def with_compiler_and_uv(tmp_path, machine):
     return machine
 
 
+@pytest.fixture
+def with_compiler_and_own_uv(with_compiler_and_uv, tmp_path):
+    """As after a first set-up: nothing is left to fetch."""
+    allow(tmp_path / "course" / "build" / "uv" / "bin", str(UV))
+    return with_compiler_and_uv
+
+
 @pytest.fixture(scope="session")
 def mirror(tmp_path_factory):
     if not shutil.which("patchelf"):
@@ -145,10 +153,10 @@ def test_an_environment_whose_python_is_gone_is_made_anew(with_compiler_and_uv, 
         shutil.rmtree(tmp_path / "course" / "build" / "python")
 
 
-def test_an_environment_that_was_moved_with_its_course_is_made_anew(with_compiler_and_uv, tmp_path):
+def test_an_environment_that_was_moved_is_made_anew(with_compiler_and_own_uv, tmp_path):
     """Its scripts start the Python of the old place, or none."""
     course = tmp_path / "course"
-    assert with_compiler_and_uv(sys.executable).returncode == 0
+    assert with_compiler_and_own_uv(sys.executable).returncode == 0
     for name in ("Makefile", "pyproject.toml"):
         (course / name).write_bytes((COURSE / name).read_bytes())
     (course / ".venv" / ".ready-cpu").write_text(f"{course}\n")
@@ -183,8 +191,8 @@ def test_a_download_that_fails_names_the_ways_out(with_compiler_and_uv, tmp_path
     assert not (tmp_path / "course" / ".venv").exists()
 
 
-def test_a_python_that_is_named_is_taken(with_compiler_and_uv, tmp_path):
-    ended = with_compiler_and_uv(sys.executable)
+def test_a_python_that_is_named_is_taken(with_compiler_and_own_uv, tmp_path):
+    ended = with_compiler_and_own_uv(sys.executable)
     assert ended.returncode == 0, ended.stderr
     assert not (tmp_path / "course" / "build" / "python").exists()
     assert (
@@ -218,32 +226,32 @@ PARTIAL = {
 
 
 @pytest.mark.parametrize("lack", PARTIAL)
-def test_a_named_python_that_is_incomplete_is_refused(with_compiler_and_uv, tmp_path, lack):
+def test_a_named_python_that_is_incomplete_is_refused(with_compiler_and_own_uv, tmp_path, lack):
     base = Path(sys.base_prefix) / "bin" / "python3.11"
     python = tmp_path / "partial-python"
     python.write_text(f'#!/bin/sh\nexec {base} "$1" "$2" "{PARTIAL[lack]}\n$3"\n')
     python.chmod(0o755)
-    line = refused(with_compiler_and_uv(python))
+    line = refused(with_compiler_and_own_uv(python))
     assert line.startswith(f"PYTHON={python}: {python} {lack}.")
 
 
-def test_what_packages_print_at_the_start_is_no_answer(with_compiler_and_uv, tmp_path):
+def test_what_packages_print_at_the_start_is_no_answer(with_compiler_and_own_uv, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("print('good morning')")
-    ended = with_compiler_and_uv(sys.executable, PYTHONPATH=str(tmp_path))
+    ended = with_compiler_and_own_uv(sys.executable, PYTHONPATH=str(tmp_path))
     assert ended.returncode == 0, ended.stderr
 
 
-def test_half_an_environment_is_made_anew(with_compiler_and_uv, tmp_path):
+def test_half_an_environment_is_made_anew(with_compiler_and_own_uv, tmp_path):
     """Killed in the middle, with its broken Python first on PATH, as make has it."""
     course = tmp_path / "course"
-    assert with_compiler_and_uv(sys.executable).returncode == 0
+    assert with_compiler_and_own_uv(sys.executable).returncode == 0
     (course / ".venv" / "bin" / "activate").unlink()
     (course / ".venv" / "lib" / "python3.11" / "site-packages" / "broken.pth").write_text(
         "import x"
     )
     allow(tmp_path / "tools", str(Path(sys.base_prefix) / "bin" / "python3.11"))
     path = f"{course}/.venv/bin:{tmp_path}/tools"
-    ended = with_compiler_and_uv(PATH=path)
+    ended = with_compiler_and_own_uv(PATH=path)
     assert ended.returncode == 0, ended.stderr
     assert (course / ".venv" / "bin" / "activate").exists()
 
@@ -268,15 +276,10 @@ def test_a_system_that_cannot_run_it_is_told_where_to_look(machine, tmp_path, to
     assert words in refused(machine())
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
 def test_a_full_disk_is_named_before_anything_is_installed(with_compiler_and_uv, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
-    script = (
-        f"mount -t tmpfs -o size=100m tmpfs {small} && cp -r {COURSE / 'requirements'} {small}"
-        f" && PATH={tmp_path / 'tools'} sh {small}/requirements/setup.sh {sys.executable}"
-    )
-    ended = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False
-    )
+    script = 'mount -t tmpfs -o size=100m tmpfs "$1"; cp -r "$2" "$1"; export PATH="$3"; cd "$1"'
+    set_up = script + "; sh requirements/setup.sh"
+    ended = isolated(set_up, small, COURSE / "requirements", tmp_path / "tools")
     assert "MB are free in this folder, and the environment needs 4 GB" in refused(ended)
