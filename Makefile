@@ -16,6 +16,7 @@ UV      := build/uv/bin/uv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export UV_LINK_MODE ?= copy
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP# packages of another Python
+unexport UV_WORKING_DIR UV_PYTHON_PREFERENCE# another folder; contradicts --managed-python
 
 # uv, Jupyter and Matplotlib keep files at home. Where that cannot be written, home is in build.
 ifeq ($(shell test -d "$$HOME" && test -w "$$HOME" && echo yes),)
@@ -57,12 +58,13 @@ setup: $(READY)
 # Both fail, and say why: one where there is no GPU, before anything is downloaded for it, and
 # one where TensorFlow sees none.
 driver:
-	@sh requirements/driver.sh $(PYTHON)
+	@sh requirements/driver.sh $(if $(PYTHON),'$(PYTHON)')
 gpu: $(READY)
 	@python -m multistage.device
 
-# An environment holds its own place in its scripts: one that was moved or copied is made anew.
-ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
+# An environment holds its own place in its scripts: one that was moved or copied is made anew, and
+# so is one whose Python is gone.
+ifneq ($(shell test -x $(VENV) && cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 # uv, pinned and hashed, builds .venv from the lock with no resolver. Modules are compiled here, once:
@@ -72,13 +74,13 @@ endif
 SETTINGS := $(wildcard requirements/*.json)
 $(READY): $(REQUIREMENTS) requirements/uv.txt $(SETTINGS) pyproject.toml
 	@sh requirements/setup.sh $(if $(PYTHON),'$(PYTHON)')
+	@rm -f .venv/.ready*
 	$(UV) pip sync -q --python $(VENV) --compile-bytecode --require-hashes $(REQUIREMENTS)
 	$(UV) pip install -q --python $(VENV) --no-deps --no-build-isolation -e .
 	@install -D -m 644 requirements/jupyterlab.json .venv/etc/jupyter/labconfig/page_config.json
 	@install -D -m 644 requirements/jupyter_server_config.json -t .venv/etc/jupyter
 	@install -D -m 644 requirements/ipython_kernel_config.json -t .venv/etc/ipython
-	@rm -f .venv/.ready*
-	@echo '$(CURDIR)' > $@
+	@pwd -P > $@
 
 # Compile the locks anew, the GPU's from the CPU's. No index or file address gets into them.
 # The CPU's lock is for the two machines that pyproject.toml names (tool.uv.environments). uv gives

@@ -5,7 +5,7 @@
 
 lost=""
 for folder in notebooks workspace; do
-  grep -q " /course/$folder " "${MOUNTS:-/proc/self/mountinfo}" \
+  grep -qs "^[^ ]* [^ ]* [^ ]* [^ ]* /course/$folder " "${MOUNTS:-/proc/self/mountinfo}" \
     || lost="$lost -v multistage-$folder:/course/$folder"
 done
 [ -z "$lost" ] || echo "Warning: these folders have no volume, and what you write there is deleted with this" \

@@ -2,7 +2,12 @@
 # Say in one line, and end with 1, where CUDA's driver finds no GPU.
 #   sh requirements/driver.sh [PYTHON]
 
-"${1:-python3}" - <<'PY' && exit 0
+python=${1:-python3}
+command -v "$python" >/dev/null 2>&1 || {
+  echo "Profile gpu: $python is not there, to ask CUDA's driver for a GPU. Name one: PYTHON=/path/to/python3." >&2
+  exit 1
+}
+"$python" - <<'PY' && exit 0
 import ctypes, sys
 try:
     cuda = ctypes.CDLL("libcuda.so.1")

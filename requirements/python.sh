@@ -3,7 +3,7 @@
 # Python backend its shared library. Checks the one that is named, else python3.11 and python3.
 # If none is complete, says what each lacks on standard error and ends with 1.
 #   sh requirements/python.sh [PYTHON]
-# Python is started without packages and settings (-IS): what they print is no answer.
+# Python is started without packages and settings (-EsS): what they print is no answer.
 
 look='
 import ctypes, os, sys, sysconfig
@@ -21,11 +21,14 @@ if not any(os.path.exists(os.path.join(folder, library)) for folder in folders):
         sys.exit("has no shared library")
 print(getattr(sys, "_base_executable", sys.executable))'
 
-for python in ${1:-python3.11 python3}; do
+[ $# -gt 0 ] || set -- python3.11 python3
+for python in "$@"; do
   if ! command -v "$python" >/dev/null 2>&1; then
     echo "$python is not there" >&2
-  elif said=$("$python" -IS -c "$look" 2>&1); then
-    echo "$said"
+  elif [ -d "$python" ]; then
+    echo "$python is a folder" >&2
+  elif said=$("$python" -EsS -c "$look" 2>&1) && last=$(echo "$said" | tail -n 1) && [ -x "$last" ]; then
+    echo "$last" # a warning may stand before it
     exit 0
   else
     echo "$python $(echo "$said" | head -n 1)" >&2

@@ -4,7 +4,7 @@
 # That Python is PYTHON, or one of this machine, or else one that uv fetches into build/python.
 # What is missing on this machine is named in one line, before anything is installed.
 set -u
-cd "$(dirname "$0")/.." || exit 1
+cd -P "$(dirname "$0")/.." || exit 1
 . requirements/distribution.sh
 PATH=${PATH#"$PWD/.venv/bin:"} # the environment may be half there
 
@@ -21,11 +21,14 @@ fail() {
 # A Python that can make a virtual environment with pip in it, to fetch uv.
 any_python() {
   for python in "$@" python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8; do
-    "$python" -IS -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 8))' 2>/dev/null \
+    "$python" -EsS -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 8))' >/dev/null 2>&1 \
       && command -v "$python" && return
   done
   return 1
 }
+
+# Whether a uv runs, and is 0.8 or newer.
+works() { "$1" venv --help 2>/dev/null | grep -q -e --clear; }
 
 on_other_systems="On a Mac see docs/mac.md, on Windows docs/windows.md, elsewhere Containers in docs/gpu.md."
 [ "$(uname -s)" = Linux ] || fail "The course runs on Linux, and this is $(uname -s). $on_other_systems"
@@ -37,11 +40,15 @@ glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/^glibc 2\.//')
 [ "${glibc:-0}" -ge $GLIBC ] 2>/dev/null \
   || fail "Triton needs glibc 2.$GLIBC or newer, and this system has ${glibc:+2.}${glibc:-no glibc (Alpine, for one)}. $on_other_systems"
 
+case $PWD in
+  *[:#]*) fail "Neither PATH nor a package's address can hold the : or # of this folder, $PWD. Rename it." ;;
+esac
+
 missing="" packages=""
 lacks() { missing="${missing:+$missing, }$1" packages="$packages $2"; }
 command -v g++ >/dev/null 2>&1 || lacks "g++ (NVTabular builds a C++ extension)" $compiler
-[ -x $UV ] || any_python "$@" >/dev/null || command -v uv >/dev/null 2>&1 \
-  || lacks "a Python from 3.8 on with venv and ensurepip, or uv (to fetch packages)" $venv
+works $UV || any_python "$@" >/dev/null || works uv \
+  || lacks "a Python from 3.8 on with venv and ensurepip, or uv from 0.8 on (to fetch packages)" $venv
 [ -z "$missing" ] || fail "missing: $missing.${install:+ Install as root: $install$packages}"
 
 if [ $# -gt 0 ]; then
@@ -49,21 +56,26 @@ if [ $# -gt 0 ]; then
     || fail "PYTHON=$1: $python. Name a Python 3.11 that has its headers and shared library, or leave PYTHON= out."
 fi
 
-free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1024) }')
-[ -d .venv ] || [ "$free" -ge $((ROOM * 1024)) ] \
+# A device's name may hold spaces: what is free stands before the share in use.
+free=$(df -Pk . 2>/dev/null | awk 'NR == 2 { sub(/ +([0-9]+%|-) .*/, ""); print int($NF / 1024) }' 2>/dev/null)
+[ -d .venv ] || [ -z "$free" ] || [ "$free" -ge $((ROOM * 1024)) ] \
   || fail "$free MB are free in this folder, and the environment needs $ROOM GB. Free some space, or move the course."
 
-if [ ! -x $UV ]; then
+if ! works $UV; then
+  rm -rf build/uv # half there, or of another time
+  unset PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN # they would put it elsewhere
   if maker=$(any_python "$@"); then
     "$maker" -m venv build/uv && build/uv/bin/python -m pip install -q \
-      --disable-pip-version-check --no-deps --require-hashes -r requirements/uv.txt || exit 1
+      --disable-pip-version-check --no-deps --require-hashes -r requirements/uv.txt
   else
     mkdir -p build/uv/bin && ln -s "$(command -v uv)" $UV
   fi
+  works $UV || fail "There is no uv in build/uv that runs. Either it could not be fetched: look at the" \
+    "network, at pip config list, and at PIP_… in env. Or no program may run in this folder (mounted noexec)."
 fi
 
-# An environment is kept if its Python still starts and it was made here: its scripts name its place.
-grep -qF "$PWD/.venv" .venv/bin/activate 2>/dev/null \
+# An environment is kept if its installation ended, in this folder, and its Python still starts.
+[ "$(cat .venv/.ready* 2>/dev/null)" = "$PWD" ] \
   && .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && exit 0
 
 fetch() {

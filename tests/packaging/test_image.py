@@ -100,6 +100,7 @@ def test_the_editors_container_is_the_image(devcontainer):
 )
 def test_a_container_says_what_would_be_lost_with_it(tmp_path, kept, said):
     lines = ["22 1 0:21 / / rw - overlay overlay rw"]
+    lines += ["30 22 0:30 /course/notebooks /elsewhere rw - ext4 /dev/sdb rw"]  # its other end
     lines += [f"23 22 0:22 / /course/{name} rw - ext4 /dev/sda rw" for name in kept]
     (tmp_path / "mounts").write_text("\n".join(lines) + "\n")
     ended = subprocess.run(

@@ -75,7 +75,7 @@ def test_what_is_missing_is_named_for_the_distribution(machine, tmp_path, releas
 
 def test_of_an_unknown_distribution_no_command_is_made_up(machine, tmp_path):
     (tmp_path / "os-release").write_text("ID=void\n")
-    assert refused(machine()).endswith("or uv (to fetch packages).")
+    assert refused(machine()).endswith("or uv from 0.8 on (to fetch packages).")
 
 
 def test_only_what_is_missing_is_named(machine, tmp_path):
@@ -161,6 +161,10 @@ def test_an_environment_that_was_moved_is_made_anew(with_compiler_and_own_uv, tm
         (course / name).write_bytes((COURSE / name).read_bytes())
     (course / ".venv" / ".ready-cpu").write_text(f"{course}\n")
     assert not will_set_up(course)
+    python = (course / ".venv" / "bin" / "python").readlink()
+    (course / ".venv" / "bin" / "python").unlink()
+    assert will_set_up(course)  # its Python is gone
+    (course / ".venv" / "bin" / "python").symlink_to(python)
     moved = course.rename(tmp_path / "moved")
     assert will_set_up(moved)
     subprocess.run(
@@ -242,18 +246,94 @@ def test_what_packages_print_at_the_start_is_no_answer(with_compiler_and_own_uv,
 
 
 def test_half_an_environment_is_made_anew(with_compiler_and_own_uv, tmp_path):
-    """Killed in the middle, with its broken Python first on PATH, as make has it."""
+    """Killed while packages were installed, with its broken Python first on PATH, as with make."""
     course = tmp_path / "course"
     assert with_compiler_and_own_uv(sys.executable).returncode == 0
-    (course / ".venv" / "bin" / "activate").unlink()
-    (course / ".venv" / "lib" / "python3.11" / "site-packages" / "broken.pth").write_text(
-        "import x"
-    )
+    broken = course / ".venv" / "lib" / "python3.11" / "site-packages" / "broken.pth"
+    broken.write_text("import x")
     allow(tmp_path / "tools", str(Path(sys.base_prefix) / "bin" / "python3.11"))
     path = f"{course}/.venv/bin:{tmp_path}/tools"
     ended = with_compiler_and_own_uv(PATH=path)
     assert ended.returncode == 0, ended.stderr
-    assert (course / ".venv" / "bin" / "activate").exists()
+    assert not broken.exists()
+
+    broken.write_text("import x")
+    (course / ".venv" / ".ready-cpu").write_text(f"{course}\n")  # its installation came to its end
+    assert with_compiler_and_own_uv(PATH=path).returncode == 0
+    assert broken.exists()
+
+
+def test_the_environment_is_called_ready_only_while_it_is():
+    """uv takes a package for installed whose files it has half written."""
+    ended = subprocess.run(
+        ["make", "-n", "-B", "setup"], cwd=COURSE, capture_output=True, text=True, check=True
+    )
+    order = ["setup.sh", "rm -f .venv/.ready", "pip sync", "pip install", "pwd -P > .venv/.ready"]
+    assert [ended.stdout.index(step) for step in order] == sorted(map(ended.stdout.index, order))
+
+
+@pytest.mark.parametrize("state", ["empty", "dangling", "folder", "old"])
+def test_a_uv_that_does_not_run_is_replaced(with_compiler_and_uv, mirror, tmp_path, state):
+    uv = tmp_path / "course" / "build" / "uv" / "bin" / "uv"
+    uv.parent.mkdir(parents=True)
+    if state == "dangling":
+        uv.symlink_to("/nowhere/uv")
+    elif state == "folder":
+        uv.mkdir()
+    else:
+        uv.write_text("#!/bin/sh\necho usage: uv\n" if state == "old" else "")
+        uv.chmod(0o755)
+    ended = with_compiler_and_uv(UV_PYTHON_DOWNLOADS_JSON_URL=mirror.as_uri())
+    assert ended.returncode == 0, ended.stderr
+    assert uv.resolve() == UV.resolve()
+    assert base_of(tmp_path / "course")
+
+
+def test_without_a_uv_that_runs_it_says_where_to_look(machine, tmp_path):
+    """pip is told to look at no index."""
+    if not shutil.which("g++"):
+        pytest.skip("no g++")
+    allow(tmp_path / "tools", "g++", str(Path(sys.base_prefix) / "bin" / "python3.11"))
+    ended = machine(PIP_NO_INDEX="1", PIP_TARGET=str(tmp_path / "elsewhere"))
+    assert ended.returncode == 1
+    assert "There is no uv in build/uv that runs" in ended.stderr.splitlines()[-1]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("name", ["with space", "a'b"])
+def test_a_python_may_have_any_path(with_compiler_and_own_uv, tmp_path, name):
+    (tmp_path / name).symlink_to(Path(sys.base_prefix))
+    ended = with_compiler_and_own_uv(tmp_path / name / "bin" / "python3.11")
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("python", "words"), [("/usr", "/usr is a folder"), ("/bin/true", "/bin/true")]
+)
+def test_what_is_no_python_is_refused(with_compiler_and_own_uv, python, words):
+    assert f"PYTHON={python}: {words}" in refused(with_compiler_and_own_uv(python))
+
+
+def test_a_warning_before_the_answer_is_no_answer(with_compiler_and_own_uv, tmp_path):
+    wrapper = tmp_path / "python"
+    wrapper.write_text(
+        f'#!/bin/sh\necho "warning: be careful"\nexec {sys.base_prefix}/bin/python3.11 "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    ended = with_compiler_and_own_uv(wrapper)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("name", ["a:b", "a#b"])
+def test_a_folder_whose_name_cannot_work_is_refused(with_compiler_and_uv, tmp_path, name):
+    shutil.copytree(tmp_path / "course", tmp_path / name)
+    ended = subprocess.run(
+        ["sh", tmp_path / name / "requirements" / "setup.sh"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Rename it." in refused(ended)
 
 
 def test_a_python_that_is_not_there_is_refused(with_compiler_and_uv):
