@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -108,6 +108,17 @@ def test_a_purchase_changes_the_next_answer(server, live, user_features, ask):
     # what was bought also speaks for its neighbours, so the order of the others may change
     assert len(set(after.tolist())) == len(after) == 10
     assert not set(after) & set(user_features["seen"].iloc[7])
+
+
+def test_a_purchase_counts_whatever_the_time_of_the_features_is(live, user_features):
+    """Redis drops a row that is not newer than the one it has."""
+    row = user_features.iloc[9]
+    user, stored = int(row["user_id"]), row["event_timestamp"].to_pydatetime()
+    for product, time in ((7, stored), (8, stored - timedelta(days=3)), (9, stored)):
+        push_purchase(live, user, product, time)
+    assert OnlineUserFeatures(live).row(user)["bought"][-3:] == [7, 8, 9]
+    later = user_features["event_timestamp"] + pd.Timedelta(days=2)
+    push(live, user_features.assign(event_timestamp=later).iloc[[9]])
 
 
 def test_somebody_who_has_bought_everything_gets_nothing_and_a_neighbour_all(

@@ -184,7 +184,8 @@ def push(folder: Path, user_features: pd.DataFrame) -> None:
 def push_purchase(folder: Path, user_id: int, product_id: int, time: datetime) -> None:
     """Tell the online store that a known user bought a product: it will not be offered again.
 
-    It becomes the newest of what the user has seen and bought.
+    It becomes the newest of what the user has seen and bought, also if ``time`` is not later than
+    that of the user's features: Redis would drop a row that is not newer than the one it has.
     """
     reader = OnlineUserFeatures(folder)
     row = reader.row(user_id)
@@ -192,7 +193,8 @@ def push_purchase(folder: Path, user_id: int, product_id: int, time: datetime) -
         raise CourseError(f"The feature store knows no user {user_id}: push all features instead.")
     for name in (SEEN, BOUGHT):
         row[name] = [product for product in row[name] if product != product_id] + [int(product_id)]
-    row |= {ENTITY: user_id, TIME: time.astimezone(timezone.utc)}
+    row[TIME] = max(time.astimezone(timezone.utc), row[TIME] + timedelta(seconds=1))
+    row[ENTITY] = user_id
     push(folder, pd.DataFrame([row]))
 
 
@@ -260,14 +262,19 @@ class OnlineUserFeatures:
         return columns, lists, known
 
     def row(self, user_id: int) -> dict[str, Any] | None:
-        """Return one user's features by name, or None for an unknown user."""
-        row = self._rows(np.array([user_id]))[0]
+        """Return one user's features by name and their time (UTC), or None for an unknown user."""
+        (when, row), *_ = self._read(np.array([user_id]))
         if row is None:
             return None
         values = {name: getattr(row[name], self._fields[name]) for name in self.dtypes}
-        return values | {name: list(row[name].int64_list_val.val) for name in self.lists}
+        values |= {name: list(row[name].int64_list_val.val) for name in self.lists}
+        # SQLite's time has no zone
+        return values | {TIME: when if when.tzinfo else when.replace(tzinfo=timezone.utc)}
 
     def _rows(self, user_ids: np.ndarray) -> list[dict[str, Any] | None]:
+        return [row for _, row in self._read(user_ids)]
+
+    def _read(self, user_ids: np.ndarray) -> list[tuple[datetime, dict[str, Any] | None]]:
         keys = [
             self._key(join_keys=[ENTITY], entity_values=[self._value(int64_val=user_id)])
             for user_id in user_ids.tolist()
@@ -275,4 +282,6 @@ class OnlineUserFeatures:
         found = self._online_store.online_read(self._config, self._view, keys, self._names)
         # For an unknown user SQLite has no row, and Redis a row of values that are not set.
         first = self._names[0]
-        return [row if row and row[first].WhichOneof("val") else None for _, row in found]
+        return [
+            (when, row if row and row[first].WhichOneof("val") else None) for when, row in found
+        ]
