@@ -117,3 +117,9 @@ def test_of_racing_writers_one_wins_whole(workspace):
     folder = workspace.read("data")
     assert (folder / "a.txt").read_text() == (folder / "b.txt").read_text()
     assert [path.name for path in workspace.folder.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("name", ["../outside", "..", "a/b", "/etc", "", "Store", "a b", "-rf"])
+def test_a_data_sets_name_is_no_path(small_course, name):
+    with pytest.raises(CourseError, match="cannot be the name of a data set"):
+        Workspace.open(name, "ci", small_course())

@@ -8,6 +8,7 @@ every file in it. Nothing is read whose checksum the manifest does not know.
 import errno
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -82,7 +83,16 @@ class Workspace:
 
     @classmethod
     def open(cls, dataset: str, profile: str, root: Path | str | None = None) -> "Workspace":
-        """Return the workspace of ``dataset`` and ``profile`` in the course around ``root``."""
+        """Return the workspace of ``dataset`` and ``profile`` in the course around ``root``.
+
+        Raises:
+            CourseError: if ``dataset`` could be the path of another folder.
+        """
+        if not re.fullmatch(r"[a-z][a-z0-9_-]*", dataset):
+            raise CourseError(
+                f"{dataset!r} cannot be the name of a data set: expected small letters, digits, - "
+                "and _, such as store."
+            )
         return cls(find_course(root), dataset, get_profile(profile))
 
     @property

@@ -35,8 +35,12 @@ def read(file):
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
-        fields = next(csv.reader([line.rstrip("\r")])) if '"' in line else line.split(",")
-        fields[-1] = fields[-1].removesuffix("\r")
+        line = line.removesuffix("\r")
+        try:
+            fields = next(csv.reader([line])) if '"' in line else line.split(",")
+        except csv.Error:
+            bad.append((number, "bad quotes"))
+            continue
         reason = why_not(fields, header)
         if reason:
             bad.append((number, reason))
@@ -108,7 +112,7 @@ def label(events):
         if all(is_purchase for _, is_purchase, *_ in group):
             continue  # never put into the cart
         time, _, price, brand, code = max(group)
-        levels = (code[1].split(".", 2) if code[1] else []) + [None] * 3
+        levels = [level or None for level in code[1].split(".", 2)] + [None] * 3
         rows.append(
             {
                 "user_id": user,

@@ -122,6 +122,7 @@ BAD = {
     "missing user_session": row(session=""),
     "bad price": row(price="inf"),
     "negative price": row(price="-0.01"),
+    "bad quotes": 'a\r"b",c',
 }
 
 
@@ -170,6 +171,100 @@ def test_a_row_is_judged_alike_alone_and_beside_a_bad_one(field, value):
     assert beside.bad == [*alone.bad, (2, "short line", "short")]
     assert [why for _, why, _ in alone.bad] == [
         why for why in [reference.why_not(text.split(","), header)] if why
+    ]
+
+
+def test_a_quoted_field_of_any_length_costs_its_row_at_most(tmp_path):
+    rows = [row(product=p) for p in range(1, 200)]
+    long = row(product=200, brand='"' + "x" * 140_000 + '"')
+    found, _ = assert_same([write(tmp_path / "a.csv", [*rows, long])], tmp_path)
+    assert [(line, why) for _, line, why, _ in found.quarantine] == [(201, "bad quotes")]
+    assert len(found.quarantine[0][3]) == 300
+
+
+def test_old_line_ends_are_refused_in_words(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_bytes("\r".join([HEADER, row(), row()]).encode())
+    with pytest.raises(CourseError, match=r"a\.csv ends its lines with a carriage return alone"):
+        labelled([file], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_line_without_end_is_refused_in_bounded_memory(tmp_path, name):
+    """200 MB in 200 KB of gzip, and as they are."""
+    file = write(tmp_path / name, [row()])
+    with gzip.open(file, "ab", 1) if file.suffix == ".gz" else file.open("ab") as stream:
+        for _ in range(200):
+            stream.write(b"x" * 1_000_000)
+    code = (
+        "import resource, sys\nfrom pathlib import Path\n"
+        "from multistage.datasets.logs import read_logs\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    read_logs([Path(sys.argv[1])], Path(sys.argv[2]))\n"
+        "except Exception as error:\n    print(error)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, file, tmp_path], capture_output=True, text=True, timeout=120
+    )
+    said, grown = done.stdout.splitlines()
+    assert said.startswith(f"{name} has a line of more than 1 MiB")
+    assert int(grown) < 100  # MiB; the line is twice as long
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_a_file_of_another_format_is_given_up_early(tmp_path, ends):
+    file = tmp_path / "a.csv"
+    rows = ["2019/10/01 10:00," + "y" * 80] * 3_000
+    file.write_text(ends.join([HEADER, *rows]))
+    with pytest.raises(CourseError, match=r"a\.csv has another format: none of 3,000 rows") as told:
+        labelled([file], tmp_path)
+    assert "short line: 2019/10/01 10:00" in str(told.value)
+    # With one good row before them they are bad rows like others.
+    file.write_text(ends.join([HEADER, row(), *rows]))
+    with pytest.raises(CourseError, match="3,000 of 3,001 rows break the contract"):
+        labelled([file], tmp_path)
+
+
+def test_of_many_bad_rows_the_first_are_kept_and_all_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("multistage.datasets.events.QUARANTINE_ROWS", 5)
+    rows = [row(product=p) if p % 2 else row(price=-1) for p in range(1, 21)]
+    found = labelled([write(tmp_path / "a.csv", rows)], tmp_path, limit=1.0)
+    assert found.report["quarantined"] == {"negative price": 10}
+    assert [line for _, line, _, _ in found.quarantine] == [3, 5, 7, 9, 11]
+    assert sums_agree(found.report)
+
+
+@pytest.mark.parametrize("bad", [[], ["x"]], ids=["alone", "beside a bad row"])
+def test_other_bytes_in_a_column_that_nobody_reads_do_no_harm(tmp_path, bad):
+    rows = [row(product=p) for p in range(200)]
+    file = write(tmp_path / "a.csv", rows)
+    strange = row(product=200, category_id="\xe9").encode("latin-1") + b"\n"
+    file.write_bytes(file.read_bytes() + strange + b"".join(f"{x}\n".encode() for x in bad))
+    found = labelled([file], tmp_path)
+    assert len(found.rows) == 201
+    assert len(found.quarantine) == len(bad)
+
+
+def test_a_bad_row_of_other_bytes_can_be_written(tmp_path):
+    file = write(tmp_path / "a.csv", [row(product=p) for p in range(200)])
+    file.write_bytes(file.read_bytes() + row(price=-1, category_id="\xe9").encode("latin-1"))
+    found = labelled([file], tmp_path)
+    found.write_quarantine(tmp_path / "q.csv")
+    assert "\ufffd" in (tmp_path / "q.csv").read_text()
+
+
+def test_empty_levels_of_a_category_are_null(tmp_path):
+    codes = {1: "a..c", 2: ".b", 3: "a.", 4: "."}
+    rows = [row(product=p, category_code=code) for p, code in codes.items()]
+    found, _ = assert_same([write(tmp_path / "log.csv", rows)], tmp_path)
+    split = split_category(found.rows).set_index("product_id").sort_index()
+    levels = split[["cat_0", "cat_1", "cat_2"]].astype(object).where(split.notna(), None)
+    assert levels.to_numpy().tolist() == [
+        ["a", None, "c"],
+        [None, "b", None],
+        ["a", None, None],
+        [None, None, None],
     ]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from multistage.datasets.splits import build, core, split_by_time, time_bounds
+from multistage.datasets.splits import build, core, split_by_time, stray, time_bounds
 
 
 def rows(*entries):
@@ -82,3 +82,29 @@ def test_catalog_and_users_are_those_of_the_end_of_training():
 def test_the_last_months_are_test_and_valid_or_the_last_fifth(days, valid, test):
     bounds = time_bounds(pd.to_datetime(pd.Series(days), utc=True))
     assert bounds == (pd.Timestamp(valid, tz="UTC"), pd.Timestamp(test, tz="UTC"))
+
+
+def dates(*months_and_rows):
+    """Timestamps: so many rows in each month."""
+    months = [pd.Timestamp(month, tz="UTC") for month, rows in months_and_rows for _ in range(rows)]
+    return pd.Series(months)
+
+
+@pytest.mark.parametrize("far", ["1970-01", "2019-08", "2250-01"])
+def test_one_row_of_another_time_is_stray(far):
+    times = dates(("2019-10", 200), (far, 1), ("2019-11", 10))
+    assert stray(times).tolist() == [False] * 200 + [True] + [False] * 10
+
+
+def test_a_thin_month_beside_the_others_is_none():
+    assert not stray(dates(("2019-10", 500), ("2019-11", 500), ("2019-12", 1))).any()
+
+
+def test_a_log_with_a_hole_keeps_both_sides():
+    assert not stray(dates(("2019-10", 90), ("2020-03", 10))).any()
+
+
+def test_stray_rows_of_several_times_count_together():
+    few = dates(("2019-10", 300), ("1999-01", 1), ("2250-01", 2))
+    assert stray(few).sum() == 3
+    assert not stray(dates(("2019-10", 100), ("1999-01", 1), ("2250-01", 2))).any()

@@ -11,12 +11,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from multistage.datasets.contract import EVENT_COLUMNS
 from multistage.errors import CourseError
 
 TASK_BYTES = 64 << 20
 BLOCK_BYTES = 2 << 20  # parsed at once: larger ones leave the processor's cache, and take longer
+LINE_BYTES = 1 << 20  # of the longest line; without a bound, one line could fill the memory
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ def plan(files: list[Path], task_bytes: int = TASK_BYTES) -> list[Task]:
     """Cut the files into tasks.
 
     Raises:
-        CourseError: if a file is empty, is not UTF-8 text or lacks a column.
+        CourseError: if a file is empty, is not UTF-8 text, has another kind of line ends or lacks a
+            column.
     """
     tasks = []
     for file, name in zip(files, _short_names(files), strict=True):
@@ -65,7 +68,13 @@ def read_header(file: Path, name: str) -> tuple[tuple[str, ...], int]:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise CourseError(not_utf8(name)) from None
-    header = tuple(column.strip() for column in next(csv.reader([text.rstrip("\r\n")])))
+    text = text.rstrip("\r\n")
+    if "\r" in text:
+        raise CourseError(
+            f"{name} ends its lines with a carriage return alone, as old Macs did: convert it, for "
+            "example with tr '\\r' '\\n'."
+        )
+    header = tuple(column.strip() for column in next(csv.reader([text])))
     missing = [column for column in EVENT_COLUMNS if column not in header]
     if missing:
         raise CourseError(
@@ -76,7 +85,11 @@ def read_header(file: Path, name: str) -> tuple[tuple[str, ...], int]:
 
 
 def read_blocks(task: Task) -> Iterator[tuple[bytes, str]]:
-    """Whole lines of the task, and on a broken end the reason for it."""
+    """Whole lines of the task, and on a broken end the reason for it.
+
+    Raises:
+        CourseError: if a line has more than ``LINE_BYTES``.
+    """
     if task.end is None:
         yield from _gzip_blocks(task)
         return
@@ -85,12 +98,12 @@ def read_blocks(task: Task) -> Iterator[tuple[bytes, str]]:
         begin = task.begin
         if begin > 0:
             stream.seek(begin - 1)
-            begin += len(stream.readline()) - 1
+            begin += len(_read_line(stream, task)) - 1
         stream.seek(begin)
         while begin < task.end:
             block = stream.read(min(BLOCK_BYTES, task.end - begin))
             if not block.endswith(b"\n"):
-                block += stream.readline()
+                block += _read_line(stream, task)
             begin += len(block)
             yield block, ""
 
@@ -104,6 +117,8 @@ def _gzip_blocks(task: Task) -> Iterator[tuple[bytes, str]]:
             skip = max(skip - len(piece), 0)
             if len(rest) >= BLOCK_BYTES:
                 cut = rest.rfind(b"\n") + 1
+                if len(rest) - cut > LINE_BYTES:
+                    raise _too_long(task)
                 yield rest[:cut], ""
                 rest = rest[cut:]
     except (EOFError, zlib.error) as error:
@@ -112,6 +127,21 @@ def _gzip_blocks(task: Task) -> Iterator[tuple[bytes, str]]:
         yield rest[:cut], f"{error}; last read: {tail}"
         return
     yield rest, ""
+
+
+def _read_line(stream: BinaryIO, task: Task) -> bytes:
+    """The rest of a line."""
+    line = stream.readline(LINE_BYTES + 1)
+    if len(line) > LINE_BYTES:
+        raise _too_long(task)
+    return line
+
+
+def _too_long(task: Task) -> CourseError:
+    return CourseError(
+        f"{task.name} has a line of more than {LINE_BYTES >> 20} MiB: expected one row per line. "
+        "Is it a log of events, and complete?"
+    )
 
 
 def _gunzip(file: Path) -> Iterator[bytes]:

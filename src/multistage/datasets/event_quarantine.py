@@ -56,21 +56,23 @@ def parse_block(block: bytes, header: tuple[str, ...], name: str) -> Block:
 
 
 def _parse_leniently(block: bytes, header: tuple[str, ...], name: str) -> Block:
-    try:
-        text = block.decode("utf-8")
-    except UnicodeDecodeError:
-        raise CourseError(not_utf8(name)) from None
+    text = block.decode("utf-8", "surrogateescape")  # what is not UTF-8 may stand in no column read
     number, lines = [], []
     for i, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             number.append(i)
             lines.append(line.removesuffix("\r"))
     frame, length = _fields(lines, header)
+    try:
+        "".join(frame.to_numpy().ravel()).encode()
+    except UnicodeEncodeError:
+        raise CourseError(not_utf8(name)) from None
     reasons = pd.Series("", index=frame.index, dtype=object)
 
     def refuse(wrong: pd.Series, reason: str) -> None:
         reasons[wrong & (reasons == "")] = reason
 
+    refuse(length == 0, "bad quotes")
     refuse(length < len(header), "short line")
     refuse(length > len(header), "long line")
     stamp = frame["event_time"].str.fullmatch(
@@ -92,7 +94,7 @@ def _parse_leniently(block: bytes, header: tuple[str, ...], name: str) -> Block:
     refuse(~np.isfinite(price), "bad price")
     refuse(price < 0, "negative price")
     bad = np.flatnonzero(reasons != "")
-    quarantine = [(number[i], reasons.iat[i], lines[i][:300]) for i in bad]
+    quarantine = [(number[i], reasons.iat[i], _shown(lines[i])) for i in bad]
     good = frame[reasons == ""]
     columns = {
         "user_id": ids["user_id"][good.index],
@@ -111,12 +113,26 @@ def _parse_leniently(block: bytes, header: tuple[str, ...], name: str) -> Block:
 
 
 def _fields(lines: list[str], header: tuple[str, ...]) -> tuple[pd.DataFrame, pd.Series]:
-    """The fields of each line as text, short lines filled up, and how many each line had."""
-    split = [next(csv.reader([x])) if '"' in x else x.split(",") for x in lines]
+    """The fields of each line as text, short lines filled up, and how many each line had.
+
+    Of a line whose quotes cannot be read, or with a quoted field of more than 128 KiB, it has none.
+    """
+    split = [_unquoted(line) if '"' in line else line.split(",") for line in lines]
     places = [header.index(name) for name in READ]
     fields = [[row[place] if place < len(row) else "" for place in places] for row in split]
     frame = pd.DataFrame(fields, columns=READ, dtype=object)
     return frame, pd.Series([len(row) for row in split], dtype="int64")
+
+
+def _unquoted(line: str) -> list[str]:
+    try:
+        return next(csv.reader([line]))
+    except csv.Error:
+        return []
+
+
+def _shown(line: str) -> str:
+    return line[:300].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _parse_id(text: str) -> int:

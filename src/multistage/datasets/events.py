@@ -19,8 +19,11 @@ import pyarrow.ipc
 from multistage.datasets.event_files import Task, read_blocks
 from multistage.datasets.event_parsing import SHARD_SCHEMA
 from multistage.datasets.event_quarantine import parse_block
+from multistage.errors import CourseError
 
 SHARD_ROWS = 1 << 17  # written at once: a compressed month is one task
+QUARANTINE_ROWS = 10_000  # of a task whose text is kept; all are counted
+OTHER_FORMAT_ROWS = 1_000  # bad ones before the first good one: given up
 
 
 @dataclass
@@ -42,7 +45,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What :func:`filter_task` leaves behind; lines count from the task's first."""
+    """What :func:`filter_task` leaves behind; lines count from the task's first.
+
+    The quarantine holds the first ``QUARANTINE_ROWS``; ``counts`` all.
+    """
 
     task: Task
     counts: Counts
@@ -57,7 +63,8 @@ def filter_task(task: Task, shard: Path, partitions: int) -> TaskResult:
     rows with ``user_id % partitions == b % partitions``.
 
     Raises:
-        CourseError: if the text is not UTF-8.
+        CourseError: if the text is not UTF-8, a line is far too long, or ``OTHER_FORMAT_ROWS`` rows
+            and more break the contract before one keeps it.
     """
     counts, quarantine, lines, waiting = Counts(), [], 0, []
     options = pa.ipc.IpcWriteOptions(compression="zstd")
@@ -69,7 +76,16 @@ def filter_task(task: Task, shard: Path, partitions: int) -> TaskResult:
                 bad.append((block.lines + 1, "broken gzip tail", broken))
             counts.read += block.good + len(bad)
             counts.quarantined.update(reason for _, reason, _ in bad)
-            quarantine += [(lines + line, reason, text) for line, reason, text in bad]
+            quarantine += [
+                (lines + line, reason, text)
+                for line, reason, text in bad[: QUARANTINE_ROWS - len(quarantine)]
+            ]
+            if counts.read == counts.quarantined.total() >= OTHER_FORMAT_ROWS:
+                _, reason, text = quarantine[0]
+                raise CourseError(
+                    f"{task.name} has another format: none of {counts.read:,} rows keeps the "
+                    f"contract. The first is refused for {reason}: {text[:120]}"
+                )
             lines += block.lines
             counts.views += block.good - len(block.kept)
             counts.kept += len(block.kept)

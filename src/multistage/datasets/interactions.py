@@ -68,14 +68,14 @@ def _rank(text: pd.Series) -> np.ndarray:
 def split_category(rows: pd.DataFrame) -> pd.DataFrame:
     """Replace ``category_code`` (``a.b.c``) by ``cat_0``, ``cat_1``, ``cat_2``; null if absent.
 
-    What lies below the third level stays in it (``c.d``). They are categorical, as rows may be many
-    and texts are few.
+    What lies below the third level stays in it (``c.d``); a level that is empty (``a..c``) is null.
+    They are categorical, as rows may be many and texts are few.
     """
     code = rows["category_code"].astype("category")
     levels = pd.Series(code.cat.categories, dtype=object).str.split(".", n=CATEGORY_LEVELS - 1)
     others = {name: rows[name] for name in rows.columns if name != "category_code"}
     rows = pd.DataFrame(others, copy=False)
     for level in range(CATEGORY_LEVELS):
-        known = pd.Categorical(levels.str[level])
+        known = pd.Categorical(levels.str[level].replace("", None))
         rows[f"cat_{level}"] = known.take(code.cat.codes.to_numpy(), allow_fill=True)  # -1: null
     return rows

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from multistage.datasets.contract import SPLITS, Data
 from multistage.datasets.interactions import label, split_category
 from multistage.datasets.logs import Labelled, find_files, read_logs
-from multistage.datasets.splits import Split, build, split_by_time, time_bounds
+from multistage.datasets.splits import Split, build, split_by_time, stray, time_bounds
 from multistage.errors import CourseError
 from multistage.workspace import Workspace
 
@@ -118,7 +118,9 @@ def split_logs(labelled: Labelled, user_core: int, product_core: int) -> Split:
     """
     rows, report = labelled.rows, labelled.report
     if len(rows):
-        rows = split_category(rows)
+        far = stray(rows["timestamp"])
+        report["stray_dates"] = int(far.sum())
+        rows = split_category(rows[~far])
         part = split_by_time(rows, *time_bounds(rows["timestamp"]))
         split = build(rows, part, user_core, product_core)
     if not len(rows) or not len(split.positions["train"]):

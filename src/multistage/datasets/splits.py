@@ -79,6 +79,27 @@ def time_bounds(timestamps: pd.Series) -> tuple[pd.Timestamp, pd.Timestamp]:
     return valid, test
 
 
+def stray(timestamps: pd.Series, share: float = 0.01) -> np.ndarray:
+    """Return which rows have a date far from all others, such as one of 2250 in a log of 2019.
+
+    One such row would be the last month, and so the test part, by itself. The months that hold rows
+    form runs without a gap. Rows outside of the longest run, by rows, are stray if they are few.
+
+    Args:
+        timestamps: ``(n,)`` in UTC.
+        share: if more than this share is outside, none is: the log itself has a hole.
+
+    Returns:
+        ``(n,)`` bool.
+    """
+    month = timestamps.dt.year.to_numpy() * 12 + timestamps.dt.month.to_numpy()
+    months, of, rows = np.unique(month, return_inverse=True, return_counts=True)
+    run = np.cumsum(np.diff(months, prepend=months[:1]) > 1)
+    largest = np.argmax(np.bincount(run, weights=rows))
+    outside = (run != largest)[of]
+    return outside if outside.mean() <= share else np.zeros(len(month), bool)
+
+
 def split_by_time(rows: pd.DataFrame, valid: pd.Timestamp, test: pd.Timestamp) -> pd.Series:
     """Return for each row 0 (train), 1 (valid, from ``valid`` on) or 2 (test, from ``test`` on)."""
     return (rows["timestamp"] >= valid).astype("int8") + (rows["timestamp"] >= test).astype("int8")
