@@ -80,8 +80,13 @@ fi
 
 fetch() {
   echo "No Python 3.11 with headers and shared library here ($1): fetching one into build/python."
-  said=$($UV python install --managed-python 3.11 2>&1) && python=$($UV python find --managed-python 3.11) \
-    && return
+  [ -d build/python ] && tries="1 2" || tries=1
+  for _ in $tries; do
+    said=$($UV python install --managed-python 3.11 2>&1) \
+      && python=$($UV python find --managed-python 3.11 2>/dev/null) \
+      && sh requirements/python.sh "$python" >/dev/null 2>&1 && return
+    rm -rf build/python # half there
+  done
   package=$(python311)
   fail "Python 3.11 could not be fetched ($(echo "$said" | tail -n 1 | sed 's/^ *Caused by: //'))." \
     "Instead: ${package:+$install $package (as root), then make; or }make PYTHON=/path/to/python3.11, which" \

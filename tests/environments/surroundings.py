@@ -43,6 +43,18 @@ def isolated(
     )
 
 
+def lab(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command ``lab`` with these variables and no others."""
+    return subprocess.run(
+        [sys.executable, "-m", "multistage.lab", *arguments],
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 @functools.cache
 def _refusal(options: tuple[str, ...]) -> str:
     """What the system says where it does not allow this, else nothing."""

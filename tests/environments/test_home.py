@@ -2,13 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import nbformat
 import pytest
 
-from tests.environments.surroundings import isolated
+from tests.environments.surroundings import isolated, lab
 
 SOURCE = """
     # %% [markdown]
@@ -72,13 +70,3 @@ def test_a_home_that_does_not_exist_is_not_made(course, tmp_path):
     assert not home.parent.exists()
     found = json.loads(lab(environment, "doctor", "--json").stdout)
     assert f"{home} does not exist" in [one["found"] for one in found]
-
-
-def lab(environment, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "multistage.lab", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )

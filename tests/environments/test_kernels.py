@@ -15,6 +15,7 @@ import pytest
 
 from multistage.authoring import execute
 from multistage.kernels import OwnKernelSpecs
+from tests.environments.surroundings import lab
 from tests.journeys.browser import wait_for
 
 ANSWER = "import sys, numpy; print(sys.executable, numpy.array([1.23456]))"
@@ -115,16 +116,6 @@ def test_jupyterlab_uses_the_kernel_of_the_course_and_leaves_the_history_alone(
         assert answer(runtime / f"kernel-{kernel}.json") == f"{sys.executable} [1.2]\n"
     assert list(history.parent.glob("history*")) == [history]
     assert history.read_bytes() == before
-
-
-def lab(environment, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "multistage.lab", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 @contextlib.contextmanager

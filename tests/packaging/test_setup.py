@@ -153,6 +153,21 @@ def test_an_environment_whose_python_is_gone_is_made_anew(with_compiler_and_uv, 
         shutil.rmtree(tmp_path / "course" / "build" / "python")
 
 
+@pytest.mark.parametrize("missing", ["bin", "include", ""], ids=["bin", "headers", "everything"])
+def test_half_a_python_is_fetched_anew(with_compiler_and_uv, mirror, tmp_path, missing):
+    course = tmp_path / "course"
+    mirrored = {"UV_PYTHON_DOWNLOADS_JSON_URL": mirror.as_uri()}
+    assert with_compiler_and_uv(**mirrored).returncode == 0
+    (half,) = (
+        p for p in (course / "build" / "python").glob("cpython-3.11.*") if not p.is_symlink()
+    )
+    shutil.rmtree(half / missing)
+    half.mkdir(exist_ok=True)
+    ended = with_compiler_and_uv(**mirrored)
+    assert ended.returncode == 0, ended.stderr
+    assert base_of(course)
+
+
 def test_an_environment_that_was_moved_is_made_anew(with_compiler_and_own_uv, tmp_path):
     """Its scripts start the Python of the old place, or none."""
     course = tmp_path / "course"
