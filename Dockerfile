@@ -31,7 +31,7 @@ EXPOSE 8888
 HEALTHCHECK --interval=30s --start-period=30s CMD \
   ["python", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8888/api', timeout=5)"]
 # It says first what no volume keeps.
-ENTRYPOINT ["sh", "requirements/container.sh"]
+ENTRYPOINT ["sh", "/course/requirements/container.sh"]
 # All interfaces of the container: nobody outside of it could reach its loopback. Who may reach the
 # port is for `docker run -p 127.0.0.1:8888:8888` to say. Without JUPYTER_TOKEN Jupyter makes a
 # token up and prints it.
@@ -67,5 +67,5 @@ ENV HOME=/course/workspace
 EXPOSE 8888
 HEALTHCHECK --interval=30s --start-period=60s CMD \
   ["python3", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8888/api', timeout=5)"]
-ENTRYPOINT ["sh", "requirements/container.sh"]
+ENTRYPOINT ["sh", "/course/requirements/container.sh"]
 CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "--notebook-dir=notebooks"]

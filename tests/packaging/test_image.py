@@ -118,7 +118,7 @@ def test_a_container_says_what_would_be_lost_with_it(tmp_path, kept, said):
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
 def test_an_image_starts_with_that_word(target):
     words = of(target)
-    assert json.loads(words["ENTRYPOINT"][-1]) == ["sh", "requirements/container.sh"]
+    assert json.loads(words["ENTRYPOINT"][-1]) == ["sh", "/course/requirements/container.sh"]
 
 
 def test_every_change_is_tested_on_a_cpu_and_the_gpu_by_hand_or_at_night():
