@@ -24,6 +24,7 @@ MANIFEST = "manifest.json"
 PROGRESS = Path("workspace") / "progress.json"  # what an attendee has done
 CHECKING = ".checking-"  # beside it, while a check runs: the exercise's id follows
 PRISTINE = Path("notebooks") / ".pristine"  # copies of the attendee's notebooks, to restore from
+DATASET_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 PACKAGES = (
     "merlin-models",
     "nvtabular",
@@ -88,7 +89,7 @@ class Workspace:
         Raises:
             CourseError: if ``dataset`` could be the path of another folder.
         """
-        if not re.fullmatch(r"[a-z][a-z0-9_-]*", dataset):
+        if not DATASET_NAME.fullmatch(dataset):
             raise CourseError(
                 f"{dataset!r} cannot be the name of a data set: expected small letters, digits, - "
                 "and _, such as store."

@@ -13,6 +13,7 @@ import pytest
 from multistage.errors import CourseError
 from multistage.lab import backup, state
 from multistage.lab.state import notebook_statuses, servers
+from multistage.serving.triton import TritonServer
 from multistage.workspace import PRISTINE, PROGRESS, Workspace
 
 NOTEBOOK = {
@@ -487,28 +488,29 @@ def test_status_tells_notebooks_checks_and_artifacts(course):
     assert said["servers"] == []
 
 
+@pytest.mark.real
 def test_only_this_courses_servers_are_stopped(course, tmp_path):
-    """Real processes with a server's name and command line; one of them of another course."""
-    binary = tmp_path / "tritonserver"  # the name alone: the executable is a shell
-    wait = "while :; do sleep 1; done"
-
-    def serve(repository):
-        return subprocess.Popen(
-            [str(binary), "-c", wait, f"--model-repository={repository}"],
-            executable="/bin/sh",
-            start_new_session=True,
-        )
-
-    ours = serve(course / "workspace" / "store-ci" / "serving")
-    theirs = serve(tmp_path / "another" / "serving")
-    try:
-        assert servers(course) == {ours.pid: "workspace/store-ci/serving"}
+    """Real servers, one of them of another course."""
+    ours, theirs = (
+        folder / "workspace" / "store-ci" / "serving" / "model_repository"
+        for folder in (course, tmp_path / "another")
+    )
+    for repository in (ours, theirs):
+        repository.mkdir(parents=True)
+    with TritonServer(ours) as server, TritonServer(theirs) as other:
+        assert servers(course) == {server.pid: "workspace/store-ci/serving/model_repository"}
+        assert lab(course, "status")[1]["servers"] == [
+            {"pid": server.pid, "serves": "workspace/store-ci/serving/model_repository"}
+        ]
         code, said = lab(course, "reset", "--yes")
-        assert (code, said["servers"]) == (0, [ours.pid])
-        assert ours.wait(10) != 0
-        assert theirs.poll() is None
+        assert (code, len(said["servers"])) == (0, 1)
+        assert not server.running
+        assert other.running
         assert servers(course) == {}
-    finally:
-        for process in (ours, theirs):
-            process.kill()
-            process.wait()
+
+
+def test_a_folder_that_is_no_data_set_is_left_alone(course):
+    (course / "workspace" / "My Data-ci" / "features").mkdir(parents=True)
+    assert lab(course, "status")[0] == 0
+    assert lab(course, "reset", "--artifacts", "--yes")[0] == 0
+    assert (course / "workspace" / "My Data-ci" / "features").is_dir()

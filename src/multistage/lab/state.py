@@ -1,8 +1,6 @@
 """What an attendee's course looks like: notebooks, progress, artifacts, servers. All of it fast."""
 
 import json
-import os
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +9,8 @@ from typing import Any, Literal
 
 from multistage.errors import CourseError
 from multistage.profiles import PROFILES
-from multistage.workspace import PRISTINE, PROGRESS, ArtifactError, Workspace
+from multistage.serving.triton import SERVES
+from multistage.workspace import DATASET_NAME, PRISTINE, PROGRESS, ArtifactError, Workspace
 
 NotebookState = Literal["pristine", "edited", "read-only", "missing", "unreadable"]
 OWN = stat.S_IRUSR | stat.S_IWUSR  # what its owner needs to read a file and save it
@@ -119,29 +118,28 @@ def workspaces(course: Path) -> Iterator[Workspace]:
     """Yield a workspace for each folder ``workspace/<dataset>-<profile>``."""
     for folder in sorted((course / "workspace").glob("*-*")):
         dataset, _, profile = folder.name.rpartition("-")
-        if folder.is_dir() and profile in PROFILES:
+        if folder.is_dir() and profile in PROFILES and DATASET_NAME.fullmatch(dataset):
             yield Workspace.open(dataset, profile, course)
 
 
 def servers(course: Path) -> dict[int, str]:
     """Return pid -> what it serves, for every Triton server of this user on this course's files.
 
-    A server is told by its own command line, so one whose notebook died is found as well, and
-    no other course's server is.
+    A server carries the repository's path in its environment, so one whose notebook died is found
+    as well, and no other course's server is. Root sees everybody's.
     """
     import psutil
 
     found = {}
-    for process in psutil.process_iter(["pid", "uids", "cmdline"]):
-        command, uids = process.info["cmdline"] or [], process.info["uids"]
-        if not command or uids is None or uids.real != os.getuid():
+    for process in psutil.process_iter(["pid", "name"]):
+        if process.info["name"] != "tritonserver":
             continue
-        if Path(command[0]).name != "tritonserver":
+        try:
+            serves = process.environ().get(SERVES)
+        except psutil.Error:  # another user's, or gone
             continue
-        for argument in command:
-            match = re.fullmatch(r"--model-(?:repository|store)=(.*)", argument)
-            if match and Path(match[1]).is_relative_to(course):
-                found[process.info["pid"]] = str(Path(match[1]).relative_to(course))
+        if serves and Path(serves).is_relative_to(course):
+            found[process.info["pid"]] = str(Path(serves).relative_to(course))
     return found
 
 

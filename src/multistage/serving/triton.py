@@ -31,6 +31,8 @@ from multistage.loopback import LOOPBACK, check_loopback
 
 # A server with this variable asks the feature repository that it names, not its exported copy.
 LIVE_REPOSITORY = "MULTISTAGE_FEATURE_REPOSITORY"
+# Tells `lab status` and `lab reset` whose server it is: the command line names a copy.
+SERVES = "MULTISTAGE_SERVES"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 LIBPYTHON = f"libpython{PYTHON}.so.1.0"
 PR_SET_PDEATHSIG = 1
@@ -258,7 +260,7 @@ class TritonServer:
         ]
         if backends:
             command.append(f"--backend-directory={backends}")
-        environment = os.environ | self._environment
+        environment = os.environ | self._environment | {SERVES: str(self.repository)}
         environment["PATH"] = os.pathsep.join(
             [str(Path(sys.executable).parent), os.environ["PATH"]]
         )
