@@ -214,11 +214,8 @@ def test_a_python_that_is_named_is_taken(with_compiler_and_own_uv, tmp_path):
     ended = with_compiler_and_own_uv(sys.executable)
     assert ended.returncode == 0, ended.stderr
     assert not (tmp_path / "course" / "build" / "python").exists()
-    assert (
-        (tmp_path / "course" / ".venv" / "bin" / "python")
-        .resolve()
-        .is_relative_to(Path(sys.base_prefix))
-    )
+    python = (tmp_path / "course" / ".venv" / "bin" / "python").resolve()
+    assert python.is_relative_to(Path(sys.base_prefix).resolve())
 
 
 # A Python 3.11 that lacks a part, as the packages of distributions leave it.
