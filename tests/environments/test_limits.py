@@ -49,7 +49,7 @@ def test_a_run_that_would_fill_the_disk_does_not_start(small_course):
     assert said.startswith(
         "lab: 19 MB of disk are free in course, and a run in profile ci takes up"
     )
-    assert f"to {room.DISK['ci']}. Nothing was changed. Free some space" in said
+    assert f"to {room.DISK['ci']} MB. Nothing was changed. Free some space" in said
     assert files == "./labs_solutions/01-one.py\n"
 
 
