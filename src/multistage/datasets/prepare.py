@@ -119,10 +119,10 @@ def split_logs(labelled: Labelled, user_core: int, product_core: int) -> Split:
     rows, report = labelled.rows, labelled.report
     if len(rows):
         far = stray(rows["timestamp"])
-        report["stray_dates"] = int(far.sum())
-        rows = split_category(rows[~far])
+        rows = split_category(rows[~far] if far.any() else rows)  # a copy of all is not needed
         part = split_by_time(rows, *time_bounds(rows["timestamp"]))
         split = build(rows, part, user_core, product_core)
+        split.dropped["stray_dates"] = int(far.sum())
     if not len(rows) or not len(split.positions["train"]):
         dropped = int((part == 0).sum()) if len(rows) else 0
         raise CourseError(

@@ -93,10 +93,11 @@ def stray(timestamps: pd.Series, share: float = 0.01) -> np.ndarray:
         ``(n,)`` bool.
     """
     month = timestamps.dt.year.to_numpy() * 12 + timestamps.dt.month.to_numpy()
-    months, of, rows = np.unique(month, return_inverse=True, return_counts=True)
-    run = np.cumsum(np.diff(months, prepend=months[:1]) > 1)
+    month -= month.min()  # a few thousand at most, so nothing need be sorted
+    rows = np.bincount(month)
+    run = np.cumsum(rows == 0)  # every empty month begins another
     largest = np.argmax(np.bincount(run, weights=rows))
-    outside = (run != largest)[of]
+    outside = (run != largest)[month]
     return outside if outside.mean() <= share else np.zeros(len(month), bool)
 
 
