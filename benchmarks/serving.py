@@ -26,10 +26,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from multistage.notebook import quiet
 from multistage.serving import feature_store
 from multistage.serving.load import Load, run_load
 from multistage.serving.triton import TritonServer
+from multistage.tensorflow_setup import quiet
 from multistage.workspace import Workspace
 
 BATCH = 32

@@ -164,7 +164,7 @@ def ndcg_at_k(recommended: list[int], relevant: set[int], k: int) -> float:
 
 
 # %% tags=["check-1.1"]
-from multistage.exercises import check
+from courseware.exercises import check
 
 check("1.1", ndcg_at_k)
 
@@ -234,7 +234,8 @@ from IPython.display import display
 
 from multistage import datasets
 from multistage.datasets.interactions import label
-from multistage.notebook import quiet, record
+from courseware.records import record
+from multistage.tensorflow_setup import quiet
 from multistage.workspace import Workspace
 
 quiet()

@@ -37,7 +37,8 @@ events = None
 
 # %%
 from multistage import datasets
-from multistage.notebook import build, lean_tensorflow, quiet, record
+from courseware.records import record
+from multistage.tensorflow_setup import create_weights, lean_tensorflow, quiet
 from multistage.workspace import Workspace
 
 quiet()
@@ -119,7 +120,7 @@ def encode_out_of_fold(
 
 
 # %% tags=["check-2.1"]
-from multistage.exercises import check
+from courseware.exercises import check
 
 check("2.1", encode_out_of_fold)
 
@@ -487,7 +488,7 @@ def fit(model, train_rows, valid_rows, batch_size=workspace.profile.batch_size):
     model.compile(optimizer=tf.keras.optimizers.legacy.Adam(1e-2), metrics=[])
     # With weights and optimizer built before, TensorFlow traces the training step once, not twice;
     # and Keras's older Adam is one operation a weight, where the newer one has to trace nine.
-    build(model, features)
+    create_weights(model, features)
     stop = tf.keras.callbacks.EarlyStopping(
         "val_auc", mode="max", patience=1, restore_best_weights=True
     )
@@ -938,7 +939,7 @@ def catalogue_scores(loss):
     towers.compile(optimizer=tf.keras.optimizers.legacy.Adam(1e-2), loss=loss, metrics=[])
     columns = person.column_names + product.column_names
     rows = tensors(purchases, columns)
-    build(towers, rows)
+    create_weights(towers, rows)
     towers.fit(rows, batch_size=512, epochs=2, verbose=0)
     queries = towers.query_encoder(tensors(people, person.column_names))
     products = towers.candidate_encoder(tensors(catalogue, product.column_names))
@@ -1006,7 +1007,7 @@ classifier = mm.Model(
 classifier.compile(optimizer=tf.keras.optimizers.legacy.Adam(1e-2), metrics=[])
 classes = tf.one_hot(next_buy["train"][category], schema[category].int_domain.max + 1)
 buyers_then = tensors(next_buy["train"], who.column_names)
-build(classifier, buyers_then)
+create_weights(classifier, buyers_then)
 classifier.fit(buyers_then, classes, batch_size=1_024, epochs=5, verbose=0)
 said = np.argmax(classifier(tensors(next_buy["test"], who.column_names)), axis=1)
 
@@ -1075,7 +1076,7 @@ def task_scores(*tasks):
         model = mm.Model(features, experts, outputs)
     model.compile(optimizer=tf.keras.optimizers.legacy.Adam(1e-2), metrics=[])
     wanted = {n: tf.constant(shown["train"][n].to_numpy("float32")[:, None]) for n in tasks}
-    build(model, shown_train)
+    create_weights(model, shown_train)
     model.fit(
         shown_train,
         wanted if len(tasks) > 1 else wanted[tasks[0]],

@@ -36,7 +36,8 @@ events = None
 
 # %%
 from multistage import datasets
-from multistage.notebook import lean_tensorflow, quiet, record
+from courseware.records import record
+from multistage.tensorflow_setup import lean_tensorflow, quiet
 from multistage.workspace import Workspace
 
 quiet()
@@ -129,7 +130,7 @@ def pairwise_dots(vectors: tf.Tensor) -> tf.Tensor:
 
 
 # %% tags=["check-3.1"]
-from multistage.exercises import check
+from courseware.exercises import check
 
 check("3.1", pairwise_dots)
 

@@ -36,7 +36,8 @@ events = None
 
 # %%
 from multistage import datasets
-from multistage.notebook import build, lean_tensorflow, quiet, record
+from courseware.records import record
+from multistage.tensorflow_setup import create_weights, lean_tensorflow, quiet
 from multistage.workspace import Workspace
 
 quiet()
@@ -145,7 +146,7 @@ def corrected_loss(logits: np.ndarray, probability: np.ndarray) -> float:
 
 
 # %% tags=["check-4.1"]
-from multistage.exercises import check
+from courseware.exercises import check
 
 check("4.1", corrected_loss)
 
@@ -214,7 +215,7 @@ two_tower.compile(
     optimizer=tf.keras.optimizers.legacy.Adam(settings.retrieval_learning_rate),
     metrics=[mm.RecallAt(10)],
 )
-build(two_tower, loader.peek()[0])
+create_weights(two_tower, loader.peek()[0])
 # to sort every batch for a metric costs more than the step itself: look at each fiftieth
 history = two_tower.fit(loader, epochs=settings.retrieval_epochs, train_metrics_steps=50, verbose=0)
 in_batch_recall = history.history["recall_at_10"][-1]
@@ -526,7 +527,7 @@ def train(samplers, post=None, logq=False, unit_length=False, temperature=1.0):
     )
     model.compile(optimizer=tf.keras.optimizers.legacy.Adam(1e-2), metrics=[])  # judged afterwards
     loader = mm.Loader(retrieval_set, batch_size=trial_batch, shuffle=True, drop_last=True)
-    build(model, loader.peek()[0])
+    create_weights(model, loader.peek()[0])
     model.fit(loader, epochs=1, train_metrics_steps=0, verbose=0)
     return model
 
@@ -644,7 +645,7 @@ factorisation = mm.MatrixFactorizationModelV2(
 )
 factorisation.compile(optimizer=tf.keras.optimizers.legacy.Adam(1e-2), metrics=[])
 loader = mm.Loader(retrieval_set, batch_size=trial_batch, shuffle=True, drop_last=True)
-build(factorisation, loader.peek()[0])
+create_weights(factorisation, loader.peek()[0])
 trained = factorisation.fit(loader, epochs=1, train_metrics_steps=0, verbose=0)
 
 # %%
@@ -939,7 +940,7 @@ def train_ranker(rows):
     )
     model.compile(optimizer=tf.keras.optimizers.legacy.Adam(7e-3), metrics=[])
     features, bought = tensors(rows[ranker_inputs]), tf.constant(rows["target"].to_numpy())
-    build(model, features)
+    create_weights(model, features)
     model.fit(features, bought, batch_size=1_024, epochs=settings.ranking_epochs, verbose=0)
     return model
 

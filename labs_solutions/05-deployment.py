@@ -36,7 +36,8 @@ events = None
 
 # %%
 from multistage import datasets
-from multistage.notebook import quiet, record
+from courseware.records import record
+from multistage.tensorflow_setup import quiet
 from multistage.workspace import Workspace
 
 quiet()
@@ -263,7 +264,7 @@ def filter_candidates(candidates: np.ndarray, seen: list[np.ndarray], keep: int)
 
 
 # %% tags=["check-5.1"]
-from multistage.exercises import check
+from courseware.exercises import check
 
 check("5.1", filter_candidates)
 

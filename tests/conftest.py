@@ -8,8 +8,9 @@ from textwrap import dedent
 
 import pytest
 
-from multistage.exercises import Exercise
+from courseware.exercises import Exercise
 from multistage.loopback import bypass_proxies
+from tests.small_course import write_map
 
 COURSE = Path(__file__).resolve().parents[1]
 REAL = {"environments", "journeys", "notebooks", "serving"}  # what `make check` leaves out
@@ -31,13 +32,12 @@ def course() -> Path:
 def small_course(tmp_path, monkeypatch):
     """Return a function that writes sources into a course of their own and returns its folder."""
 
-    def make(**sources: str) -> Path:
+    def make(maps: dict[str, dict[str, list[str]]] | None = None, **sources: str) -> Path:
         root = tmp_path / "course"
-        for folder in ("labs_solutions", "notebooks"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-        for name, text in sources.items():
-            file = root / "labs_solutions" / f"{name.lstrip('_').replace('_', '-')}.py"
-            file.write_text(dedent(text).lstrip())
+        named = {name.lstrip("_").replace("_", "-"): text for name, text in sources.items()}
+        write_map(root, **{name: (maps or {}).get(name, {}) for name in named})
+        for name, text in named.items():
+            (root / "labs_solutions" / f"{name}.py").write_text(dedent(text).lstrip())
         monkeypatch.chdir(root)
         return root
 

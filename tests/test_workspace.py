@@ -7,10 +7,20 @@ import pytest
 from multistage.errors import CourseError
 from multistage.workspace import MANIFEST, ArtifactError, Workspace, find_course
 
+MAPS = {
+    "01-introduction": {"makes": ["data"]},
+    "02-architectures": {"makes": ["features/tables"]},
+    "04-retrieval": {"makes": ["export/index"]},
+}
+
 
 @pytest.fixture
 def workspace(small_course):
-    return Workspace.open("store", "ci", small_course())
+    return Workspace.open(
+        "store",
+        "ci",
+        small_course(MAPS, _01_introduction="", _02_architectures="", _04_retrieval=""),
+    )
 
 
 def write(workspace, name="data", text="hello"):
@@ -122,4 +132,8 @@ def test_of_racing_writers_one_wins_whole(workspace):
 @pytest.mark.parametrize("name", ["../outside", "..", "a/b", "/etc", "", "Store", "a b", "-rf"])
 def test_a_data_sets_name_is_no_path(small_course, name):
     with pytest.raises(CourseError, match="cannot be the name of a data set"):
-        Workspace.open(name, "ci", small_course())
+        Workspace.open(
+            name,
+            "ci",
+            small_course(MAPS, _01_introduction="", _02_architectures="", _04_retrieval=""),
+        )

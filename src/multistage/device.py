@@ -1,6 +1,6 @@
 """The machine: what must be in place before TensorFlow and Merlin are imported.
 
-No lab mentions a device. ``quiet`` calls :func:`prepare`, and the profile has the sizes.
+No lab mentions a device. ``quiet`` calls :func:`set_up_device`, and the profile has the sizes.
 
 ``python -m multistage.device`` names the GPUs that TensorFlow sees, and fails if there is none.
 """
@@ -20,7 +20,7 @@ NVML = "distributed.diagnostics.nvml"
 MEET = "xgboost.scheduler_address"
 
 
-def prepare() -> None:
+def set_up_device() -> None:
     """Set up this process, and those that it starts, for this machine and its GPU.
 
     What was set in the environment already is kept; without a GPU little changes.
@@ -78,7 +78,7 @@ def require_gpu() -> list[str]:
     Raises:
         CourseError: if it sees none.
     """
-    prepare()
+    set_up_device()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # what TensorFlow warns of says why
     import tensorflow as tf
 

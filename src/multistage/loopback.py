@@ -1,10 +1,7 @@
-"""The loopback interface, over which notebooks, kernels and servers of the course talk."""
+"""The loopback interface, over which one talks to the servers of the course."""
 
 import ipaddress
 import os
-import socket
-
-from multistage.errors import CourseError
 
 LOOPBACK = "127.0.0.1"
 NAMES = (LOOPBACK, "localhost", "::1")
@@ -36,23 +33,3 @@ def is_local(host: str) -> bool:
     except ValueError:
         return host == "localhost"
     return address.is_loopback or address.is_unspecified
-
-
-def check_loopback() -> None:
-    """Send a connection through the loopback.
-
-    Raises:
-        CourseError: if that fails. Kernels and Triton could not be reached then either.
-    """
-    try:
-        # To listen is not enough: Linux allows that while the interface is down.
-        with socket.create_server((LOOPBACK, 0)) as server:
-            socket.create_connection(server.getsockname(), timeout=5).close()
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
-        raise CourseError(
-            f"This machine cannot connect to itself at {LOOPBACK} ({reason}), but kernels and "
-            "Triton are reached over that address. Switch the loopback interface on, as root: "
-            f"ip link set lo up. If 'ip address show lo' then lists no {LOOPBACK}, add it: "
-            f"ip address add {LOOPBACK}/8 dev lo"
-        ) from None

@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+import tomllib
+
 from multistage.errors import CourseError
 from multistage.profiles import Profile, get_profile
 
 MANIFEST = "manifest.json"
-PROGRESS = Path("workspace") / "progress.json"  # what an attendee has done
-CHECKING = ".checking-"  # beside it, while a check runs: the exercise's id follows
-PRISTINE = Path("notebooks") / ".pristine"  # copies of the attendee's notebooks, to restore from
+MAP = "course.toml"  # in the course's folder
 DATASET_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 PACKAGES = (
     "merlin-models",
@@ -44,18 +44,18 @@ class ArtifactError(CourseError):
 def find_course(start: Path | str | None = None) -> Path:
     """Return the course folder that holds ``start`` (by default the current directory).
 
-    The course folder is the nearest parent that has both ``notebooks`` and ``labs_solutions``.
+    The course folder is the nearest one upwards that has a ``course.toml``.
 
     Raises:
-        CourseError: if no parent of ``start`` has them.
+        CourseError: if there is none.
     """
     start = Path(start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
-        if (folder / "notebooks").is_dir() and (folder / "labs_solutions").is_dir():
+        if (folder / MAP).is_file():
             return folder
     raise CourseError(
-        f"No course folder holds {start.name or str(start)!r}: expected a folder with notebooks/ "
-        "and labs_solutions/ in it. Change into the course, or name it with --root."
+        f"No course folder holds {start.name or str(start)!r}: expected a folder with {MAP} in it. "
+        "Change into the course first."
     )
 
 
@@ -141,14 +141,19 @@ class Workspace:
                 made from other data than the workspace holds now; the message names the file and
                 the command that makes the artifact again.
         """
+        if problem := self.problem(name):
+            raise ArtifactError(f"{problem} Make it again with: {self.rebuild_command(name)}")
+        return self.folder / name
+
+    def problem(self, name: str) -> str:
+        """Return what is wrong with the artifact ``name``, and "" if it is there and intact."""
         folder = self.folder / name
-        again = f"Make it again with: {self.rebuild_command(name)}"
         try:
             manifest = Manifest(**json.loads((folder / MANIFEST).read_text()))
         except FileNotFoundError:
-            raise ArtifactError(f"The artifact {name!r} is missing. {again}") from None
+            return f"The artifact {name!r} is missing."
         except (ValueError, TypeError):
-            raise ArtifactError(f"The manifest of {name!r} cannot be read. {again}") from None
+            return f"The manifest of {name!r} cannot be read."
         found = _checksums(folder)
         for file in sorted(manifest.sha256.keys() | found.keys()):
             if manifest.sha256.get(file) != found.get(file):
@@ -157,10 +162,10 @@ class Workspace:
                     if file in manifest.sha256 and file in found
                     else ("missing" if file in manifest.sha256 else "unknown to its manifest")
                 )
-                raise ArtifactError(f"The artifact {name!r} is damaged: {file} is {state}. {again}")
+                return f"The artifact {name!r} is damaged: {file} is {state}."
         if manifest.data != self._data_digest(name):
-            raise ArtifactError(f"The artifact {name!r} was made from other data. {again}")
-        return folder
+            return f"The artifact {name!r} was made from other data."
+        return ""
 
     def _data_digest(self, name: str) -> str:
         manifest = self.folder / "data" / MANIFEST
@@ -170,11 +175,7 @@ class Workspace:
 
     def has(self, name: str) -> bool:
         """Whether the artifact ``name`` is there and intact."""
-        try:
-            self.read(name)
-        except ArtifactError:
-            return False
-        return True
+        return not self.problem(name)
 
     def artifacts(self) -> list[str]:
         """Return the names of the artifacts that are there, intact or not, sorted."""
@@ -186,13 +187,15 @@ class Workspace:
 
     def rebuild_command(self, name: str) -> str:
         """Return the command line that makes the artifact ``name``."""
-        section = SECTION_OF.get(name.split("/")[0])
+        section = _maker(self.course, name)
         options = f"--dataset {self.dataset} --profile {self.profile.name}"
         return f"lab run {options}" + (f" --section {section}" if section else "")
 
 
-# The section that makes the artifacts below each top folder.
-SECTION_OF = {"data": 1, "features": 2, "export": 4, "serving": 5}
+def _maker(course: Path, name: str) -> int | None:
+    """The number of the lab that makes the artifact ``name``, by the map of the course."""
+    labs = tomllib.loads((course / MAP).read_text())["labs"]
+    return next((int(lab["file"][:2]) for lab in labs if name in lab["makes"]), None)
 
 
 def _replace(aside: Path, target: Path) -> None:

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from multistage.authoring import find_sections
-from multistage.authoring.read import read_source
+from courseware.authoring.read import read_source
+from courseware.course import Course
 from tests.conftest import COURSE
 
 PARTS = {
@@ -25,7 +25,7 @@ PARTS = {
 def definitions(names):
     """The text of functions and classes of lab 3, by name, in the lab's order."""
     found = {}
-    for cell in read_source(find_sections(COURSE, [3])[0]).cells:
+    for cell in read_source(Course.read(COURSE).find([3])[0]).cells:
         if cell.cell_type != "code":
             continue
         for node in ast.parse(cell.source).body:

@@ -12,14 +12,14 @@ from multistage.errors import CourseError
 from multistage.profiles import Profile
 from multistage.workspace import Workspace
 from tests.datasets.test_logs import REAL, row, write
+from tests.small_course import write_map
 
 TINY = Profile("tiny", users=150, products=100)
 
 
 @pytest.fixture
 def course(tmp_path):
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "labs_solutions").mkdir()
+    write_map(tmp_path)
     return tmp_path
 
 

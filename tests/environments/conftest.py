@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from multistage.workspace import Workspace
+from tests.small_course import write_map
 
 CONFIG = """
 name: "recommender"
@@ -49,8 +50,7 @@ class TritonPythonModel:
 def served(tmp_path_factory) -> Workspace:
     """A course with one lab, and with an export that ``lab serve`` serves."""
     root = tmp_path_factory.mktemp("course")
-    for folder in ("labs_solutions", "notebooks"):
-        (root / folder).mkdir()
+    write_map(root, **{"01-one": {}})
     (root / "labs_solutions" / "01-one.py").write_text("# %% [markdown]\n# # One\n\n# %%\n1 + 1\n")
     workspace = Workspace.open("store", "ci", root)
     with workspace.write("serving/model_repository", producer="05-deployment") as folder:

@@ -46,7 +46,7 @@ def isolated(
 def lab(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command ``lab`` with these variables and no others."""
     return subprocess.run(
-        [sys.executable, "-m", "multistage.lab", *arguments],
+        [sys.executable, "-m", "courseware.lab", *arguments],
         env=dict(environment),
         capture_output=True,
         text=True,

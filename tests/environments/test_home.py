@@ -22,9 +22,9 @@ SOURCE = """
 READ_ONLY = """
 mount --bind "$1" "$1"
 mount -o remount,ro,bind "$1"
-HOME="$1" "$0" -m multistage.lab run --profile ci
-HOME="$1" "$0" -m multistage.lab status --json >&2
-exec env HOME="$1" "$0" -m multistage.lab doctor --json
+HOME="$1" "$0" -m courseware.lab run --profile ci
+HOME="$1" "$0" -m courseware.lab status --json >&2
+exec env HOME="$1" "$0" -m courseware.lab doctor --json
 """
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from multistage.authoring import execute
-from multistage.kernels import OwnKernelSpecs
+from courseware.authoring import execute
+from courseware.kernels import OwnKernelSpecs
 from tests.environments.surroundings import lab
 from tests.journeys.browser import wait_for
 

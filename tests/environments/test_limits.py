@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from multistage.authoring import build, find_sections
-from multistage.lab import room
+from courseware.authoring import build
+from courseware.course import Course
+from courseware.lab import room
 from multistage.workspace import Workspace
 from tests.environments.surroundings import isolated
 
@@ -38,7 +39,7 @@ sh -c "$3" "$0" || status=$?
 find . -type f -o -name '.?*' | sort >&2
 exit ${status:-0}
 """
-RUN = '"$0" -m multistage.lab run --profile ci'
+RUN = '"$0" -m courseware.lab run --profile ci'
 
 
 def test_a_run_that_would_fill_the_disk_does_not_start(small_course):
@@ -71,14 +72,14 @@ def test_a_disk_that_fills_up_leaves_the_old_artifact_and_nothing_half_written(s
 
 def test_a_full_disk_stops_build_and_reset_and_loses_nothing(small_course):
     course = small_course(_01_one=HEAD)
-    build(find_sections(course)[0], run=False)
+    build(Course.read(course).find()[0], run=False)
     notebook = course / "notebooks" / "01-one.ipynb"
     notebook.write_text(json.dumps({"cells": [], "mine": "x" * 3_000_000}))
     script = """
         cp -r . ../before
         dd if=/dev/zero of=/mnt/full bs=1k 2>/dev/null || true
-        "$0" -m multistage.lab reset --yes && exit
-        "$0" -m multistage.lab build --no-execute && exit
+        "$0" -m courseware.lab reset --yes && exit
+        "$0" -m courseware.lab build --no-execute && exit
         rm /mnt/full
         diff -r . ../before
     """
@@ -128,7 +129,7 @@ def limited(group, *command):
     )
 
 
-LAB = (sys.executable, "-m", "multistage.lab")
+LAB = (sys.executable, "-m", "courseware.lab")
 
 
 def test_doctor_knows_the_limit_and_that_cached_files_are_no_use_of_it(group, small_course):

@@ -16,7 +16,7 @@ OTHER_ADDRESS = f"""{UP}
 other = struct.pack("16sHH4s8x", b"lo", socket.AF_INET, 0, socket.inet_aton("10.0.0.1"))
 fcntl.ioctl(socket.socket(), 0x8916, other)  # SIOCSIFADDR'
 """
-LAB = ("-m", "multistage.lab")
+LAB = ("-m", "courseware.lab")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_without_a_loopback_a_command_says_so_and_how_to_switch_it_on(served, co
     assert "Traceback" not in ended.stderr
 
 
-CHECK = 'exec "$0" -c "from multistage.lab.doctor import *; print(loopback(Path()))"'
+CHECK = 'exec "$0" -c "from courseware.lab.doctor import *; print(loopback(Path()))"'
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,10 @@ exec "$0" -c "$@"
 WORK = """
 import json, subprocess, sys
 import nbformat.v4 as form
-from multistage.authoring.execute import execute
+from courseware.authoring.execute import execute
 from multistage.serving.client import Client
 cell = '''
-from multistage.notebook import quiet
+from multistage.tensorflow_setup import quiet
 quiet()
 from dask import array
 from dask.distributed import Client
@@ -78,7 +78,7 @@ grown["booster"].num_boosted_rounds()
 '''
 done = execute(form.new_notebook(cells=[form.new_code_cell(cell)]), sys.argv[1])
 print(done.cells[0].outputs[-1]["data"]["text/plain"])
-serve = ["timeout", "-s", "INT", "30", sys.executable, "-m", "multistage.lab", "serve", "--json"]
+serve = ["timeout", "-s", "INT", "30", sys.executable, "-m", "courseware.lab", "serve", "--json"]
 serve += ["--profile", "ci", "--root", sys.argv[1]]
 with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
     with Client(json.loads(server.stdout.readline())["grpc"]) as client:

@@ -18,7 +18,7 @@ from tests.environments.surroundings import isolated
 
 UID = 12_345  # an account that the system's list of users does not know
 FOLDER = "Übung für uns"
-RUN = ["-m", "multistage.lab", "run", "--section", "1", "--profile", "ci"]
+RUN = ["-m", "courseware.lab", "run", "--section", "1", "--profile", "ci"]
 NOTEBOOK = "notebooks/01-introduction.ipynb"
 
 # "$1" is copied onto a disk of 300 MB, and back when all is done; "$2" is a folder that only root
@@ -56,11 +56,11 @@ exit $status
 AS_USER = """
 umask 077
 cd /mnt/link
-"$0" -m multistage.lab run --section 1 --profile ci
-"$0" -m multistage.lab status --json > status.json
-"$0" -m multistage.lab doctor --json > doctor.json || true
+"$0" -m courseware.lab run --section 1 --profile ci
+"$0" -m courseware.lab status --json > status.json
+"$0" -m courseware.lab doctor --json > doctor.json || true
 echo '{"cells": [], "mine": 1}' > notebooks/01-introduction.ipynb
-"$0" -m multistage.lab reset --yes --json > reset.json
+"$0" -m courseware.lab reset --yes --json > reset.json
 """
 
 
@@ -71,6 +71,7 @@ def runs(tmp_path_factory):
     for course in (plain, unusual):
         for folder in ("labs_solutions", "notebooks"):
             shutil.copytree(COURSE / folder, course / folder)
+        shutil.copy(COURSE / "course.toml", course)
     closed, needed = closed_folder(unusual)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([sys.executable, *RUN], cwd=plain, **quiet)
@@ -141,7 +142,7 @@ def test_doctor_names_an_environment_that_others_cannot_start(tmp_path):
     look = (
         "import sys\n"
         "sys.base_prefix, course = sys.argv[1:]\n"
-        "from multistage.lab.doctor import Path, environment\n"
+        "from courseware.lab.doctor import Path, environment\n"
         "print(environment(Path(course)))"
     )
     ended = subprocess.run(

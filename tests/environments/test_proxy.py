@@ -60,7 +60,7 @@ LAB = """
 import sys
 from urllib.request import urlopen
 import tritonclient.grpc as grpc
-from multistage.notebook import quiet
+from multistage.tensorflow_setup import quiet
 quiet()
 grpc_url, metrics_url = sys.argv[1:]
 with grpc.InferenceServerClient(grpc_url) as client:
@@ -79,7 +79,7 @@ def test_a_lab_may_call_the_libraries_themselves(server, listed):
 
 
 def test_lab_serve_is_ready_and_answers(served):
-    command = [sys.executable, "-m", "multistage.lab", "serve", "--profile", "ci", "--json"]
+    command = [sys.executable, "-m", "courseware.lab", "serve", "--profile", "ci", "--json"]
     process = subprocess.Popen(
         ["timeout", "-s", "INT", "30", *command, "--root", str(served.course)],
         env=behind_a_proxy(),

@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from multistage.authoring import find_sections
-from multistage.authoring.read import check_id, exercise_id, read_source
-from multistage.exercises import Wrong
-from multistage.exercises.engine import probe
-from multistage.exercises.exercise import exercises_of
-from multistage.exercises.source import reference
+from courseware.authoring.read import check_id, exercise_id, read_source
+from courseware.course import Course
+from courseware.exercises import Wrong
+from courseware.exercises.engine import probe
+from courseware.exercises.exercise import exercises_of
+from courseware.exercises.source import reference
 from tests.conftest import COURSE
 
-SECTIONS = find_sections(COURSE)
+SECTIONS = Course.read(COURSE).find()
 EXERCISES = {e.id: e for s in SECTIONS for e in exercises_of(s.number).values()}
 
 

@@ -14,11 +14,11 @@ import urllib.request
 
 import pytest
 
-from multistage.authoring import build, find_sections
-from multistage.exercises.source import solution
-from multistage.lab import backup
-from multistage.lab.state import notebook_statuses
-from multistage.workspace import PROGRESS
+from courseware.authoring import build
+from courseware.course import PROGRESS, Course
+from courseware.exercises.source import solution
+from courseware.lab import backup
+from courseware.lab.state import notebook_statuses
 from tests.conftest import COURSE
 from tests.journeys.browser import Browser, find_chromium, wait_for
 
@@ -42,7 +42,8 @@ def seat(tmp_path_factory):
     root = tmp_path_factory.mktemp("attendee")
     shutil.copytree(COURSE / "labs_solutions", root / "labs_solutions")
     (root / "notebooks").mkdir()
-    build(find_sections(root, [1])[0], run=False)
+    shutil.copy(COURSE / "course.toml", root)
+    build(Course.read(root).find([1])[0], run=False)
     return root
 
 
@@ -112,7 +113,7 @@ def run_cell(browser, tag):
 
 def card(browser, tag, kind):
     """The text of the card below a cell, once there is one of this kind on the screen."""
-    script = f"{CELL % tag}.node.querySelector('.multistage-{kind}')?.innerText"
+    script = f"{CELL % tag}.node.querySelector('.courseware-{kind}')?.innerText"
     return browser.wait(script, 90, f"a card that says {kind}")
 
 

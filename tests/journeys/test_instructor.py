@@ -7,10 +7,10 @@ from typing import get_args
 
 import pytest
 
-from multistage.lab import backup
-from multistage.lab.state import NotebookState
-from tests.lab import test_reset
-from tests.lab.test_reset import DIRT, backed_up, contents, users_work
+from courseware.lab import backup
+from courseware.lab.state import NotebookState
+from tests.courseware.lab import test_reset
+from tests.courseware.lab.test_reset import DIRT, backed_up, contents, users_work
 
 SEATS = 30
 
@@ -19,7 +19,7 @@ course = test_reset.course  # the small course with three pristine notebooks
 
 def seats(*arguments):
     ended = subprocess.run(
-        [sys.executable, "-m", "multistage.lab", "seats", *map(str, arguments), "--json"],
+        [sys.executable, "-m", "courseware.lab", "seats", *map(str, arguments), "--json"],
         capture_output=True,
         text=True,
         timeout=120,

@@ -47,6 +47,7 @@ def copied_course(course, tmp_path_factory):
     root = tmp_path_factory.mktemp("course")
     for folder in ("labs_solutions", "notebooks"):
         shutil.copytree(course / folder, root / folder)
+    shutil.copy(course / "course.toml", root)
     downloads = course / "workspace" / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     (root / "workspace").mkdir()
@@ -57,7 +58,7 @@ def copied_course(course, tmp_path_factory):
 def run_labs(root: Path, dataset: str, **environment: str) -> LabRun:
     """Run all labs on ``dataset``, with these variables set."""
     ended = subprocess.run(
-        [sys.executable, "-m", "multistage.lab"]
+        [sys.executable, "-m", "courseware.lab"]
         + ["run", "--dataset", dataset, "--profile", PROFILE, "--root", str(root)],
         env=os.environ | environment,
         stdout=subprocess.PIPE,

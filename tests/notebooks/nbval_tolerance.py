@@ -10,7 +10,7 @@ from typing import Any
 
 from nbval.plugin import IPyNbCell
 
-from multistage.notebook import RECORD
+from courseware.records import RECORD
 
 RELATIVE = 0.05
 

@@ -3,16 +3,17 @@
 import nbformat
 import pytest
 
-from multistage.authoring import drift, find_sections
-from multistage.authoring.clean import machine_paths
-from multistage.authoring.execute import CellError, execute
-from multistage.authoring.read import exercise_id
-from multistage.exercises.exercise import exercises_of
-from multistage.lab.state import read_progress
+from courseware.authoring import drift
+from courseware.course import Course
+from courseware.authoring.clean import machine_paths
+from courseware.authoring.execute import CellError, execute
+from courseware.authoring.read import exercise_id
+from courseware.exercises.exercise import exercises_of
+from courseware.lab.state import read_progress
 from tests.conftest import COURSE
 from tests.notebooks.conftest import PROFILE
 
-SECTIONS = find_sections(COURSE)
+SECTIONS = Course.read(COURSE).find()
 
 
 def test_there_are_five_labs():
@@ -64,7 +65,7 @@ def test_an_attendee_is_stopped_at_the_first_stub_by_its_name(section, store_run
 def test_an_attendee_who_asks_for_each_solution_comes_to_the_end(section, store_run):
     assert store_run.code == 0, store_run.said
     notebook = nbformat.read(store_run.course / "notebooks" / f"{section.name}.ipynb", 4)
-    cells = [nbformat.v4.new_code_cell("from multistage.exercises import solve")]
+    cells = [nbformat.v4.new_code_cell("from courseware.exercises import solve")]
     for cell in notebook.cells:
         cells.append(cell)
         if exercise := exercise_id(cell):

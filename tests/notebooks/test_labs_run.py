@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from multistage.authoring.read import exercise_id
+from courseware.authoring.read import exercise_id
 from multistage.workspace import Workspace
 from tests.notebooks.conftest import PROFILE
 
@@ -114,7 +114,7 @@ def test_solutions_stay_solved(store_run):
             output.data["text/plain"]
             for cell in cells
             for output in cell.get("outputs", [])
-            if "multistage-card" in output.get("data", {}).get("text/html", "")
+            if "courseware-card" in output.get("data", {}).get("text/html", "")
         ]
         assert cards, file.name
         assert all(card.endswith(". Passed") for card in cards), file.name

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from multistage.authoring import find_sections
-from multistage.authoring.read import read_source
+from courseware.authoring.read import read_source
+from courseware.course import Course
 from multistage.device import load_libraries
 from multistage.errors import CourseError
 from multistage.profiles import PROFILES
@@ -24,7 +24,7 @@ NVMLError_LibraryNotFound = NVMLError_DriverNotLoaded = NVMLError_Unknown = NVML
 def nvmlInit(): pass
 def nvmlDeviceGetCount(): return 1
 """
-QUIET = "from multistage.notebook import quiet; quiet()"
+QUIET = "from multistage.tensorflow_setup import quiet; quiet()"
 HAS_GPU = "from merlin.core.has_gpu import HAS_GPU; print(HAS_GPU)"
 CLUSTER = """
 from merlin.core.compat import cudf
@@ -78,7 +78,7 @@ def test_where_cudf_is_asked_for_merlin_decides(tmp_path):
 
 
 def test_a_kernel_takes_memory_as_it_needs_it():
-    code = "import os; from multistage.notebook import quiet; quiet(); print(*os.environ)"
+    code = "import os; from multistage.tensorflow_setup import quiet; quiet(); print(*os.environ)"
     ended = subprocess.run(
         [sys.executable, "-c", code],
         env={k: v for k, v in os.environ.items() if k != "TF_FORCE_GPU_ALLOW_GROWTH"},
@@ -126,7 +126,7 @@ def test_no_cell_branches_on_the_device():
     )
     found = [
         f"{section.name}, cell {index}: {match[0]}"
-        for section in find_sections(COURSE)
+        for section in Course.read(COURSE).find()
         for index, cell in enumerate(read_source(section).cells, 1)
         if cell.cell_type == "code" and (match := device.search(cell.source))
     ]
@@ -213,13 +213,13 @@ def test_make_installs_the_lock_of_the_device():
 @pytest.mark.parametrize("lock", ["cpu", "gpu"])
 def test_doctor_offers_the_profile_where_there_is_a_gpu(tmp_path, monkeypatch, lock):
     """A driver that reports one: with the CPU's TensorFlow, and with the GPU's."""
-    from multistage.lab import doctor
+    from multistage.commands import checks
 
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho Tesla T4\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(doctor, "_installed", lambda name: "2.12.1" if lock == "gpu" else None)
-    found = doctor.gpu(tmp_path).found
+    monkeypatch.setattr(checks, "_installed", lambda name: "2.12.1" if lock == "gpu" else None)
+    found = checks.gpu(tmp_path).found
     assert found.startswith("Tesla T4")
     assert {"cpu": "make setup PROFILE=gpu", "gpu": "make run PROFILE=gpu"}[lock] in found
 
@@ -227,12 +227,12 @@ def test_doctor_offers_the_profile_where_there_is_a_gpu(tmp_path, monkeypatch, l
 def test_doctor_offers_the_profile_where_tensorflow_sees_a_gpu(tmp_path, monkeypatch):
     import tensorflow as tf
 
-    from multistage.lab import doctor
+    from multistage.commands import checks
 
-    assert "PROFILE=gpu" not in doctor.tensorflow_devices(tmp_path).found
+    assert "PROFILE=gpu" not in checks.tensorflow_devices(tmp_path).found
     seen = [tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: seen)
-    found = doctor.tensorflow_devices(tmp_path).found
+    found = checks.tensorflow_devices(tmp_path).found
     assert "GPU:0" in found
     assert "make run PROFILE=gpu" in found
 
@@ -249,7 +249,7 @@ def test_the_error_is_one_that_a_user_can_mend(monkeypatch):
         class test:
             is_built_with_cuda = staticmethod(lambda: False)
 
-    monkeypatch.setattr(device, "prepare", lambda: None)
+    monkeypatch.setattr(device, "set_up_device", lambda: None)
     monkeypatch.setitem(sys.modules, "tensorflow", NoGpu)
     with pytest.raises(CourseError, match="built for CPUs only, sees no GPU"):
         device.require_gpu()

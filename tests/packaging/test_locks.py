@@ -10,7 +10,7 @@ import yaml
 from packaging.markers import Marker, default_environment
 from packaging.specifiers import SpecifierSet
 
-from multistage.lab import doctor
+from multistage.commands import checks
 from tests.conftest import COURSE
 
 REPLACED = {"tensorflow-cpu", "tensorflow-cpu-aws", "faiss-cpu"}  # by the GPU's builds
@@ -85,17 +85,17 @@ def test_doctor_compares_with_the_pins_of_its_machine(monkeypatch, machine):
     here = {**default_environment(), "platform_machine": machine}
     monkeypatch.setattr("packaging.markers.default_environment", here.copy)
     monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr(doctor, "_installed", of(machine).get)
-    finding = doctor.packages(COURSE)
+    monkeypatch.setattr(checks, "_installed", of(machine).get)
+    finding = checks.packages(COURSE)
     assert (finding.state, finding.found) == ("ok", f"{len(of(machine))} as pinned")
 
 
 def test_doctor_offers_no_gpu_build_on_arm(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    monkeypatch.setattr(doctor, "_installed", of("aarch64").get)
-    monkeypatch.setattr("multistage.lab.runner.device", lambda: "GH200")
-    assert doctor.gpu(COURSE).found.startswith("GH200, and TensorFlow for CPUs")
-    assert "PROFILE=gpu" not in doctor.gpu(COURSE).found
+    monkeypatch.setattr(checks, "_installed", of("aarch64").get)
+    monkeypatch.setattr("multistage.commands.checks.device", lambda: "GH200")
+    assert checks.gpu(COURSE).found.startswith("GH200, and TensorFlow for CPUs")
+    assert "PROFILE=gpu" not in checks.gpu(COURSE).found
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu", "uv"])

@@ -120,6 +120,6 @@ def test_slides_hold_the_lesson_and_no_exercise(slides):
     assert slides.count("data:image/png") >= 3
     assert "mermaid" not in slides
     assert "NotImplementedError" not in slides
-    assert "multistage-card" not in slides
+    assert "courseware-card" not in slides
     text = re.sub(r"<[^>]+>", "", slides)
     assert "Exercise 1.1" not in text

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from multistage.notebook import quiet
+from multistage.tensorflow_setup import quiet
 from multistage.workspace import Workspace
+from tests.small_course import write_map
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -23,8 +24,7 @@ def workspace(tmp_path_factory) -> Workspace:
     from standin import write_exports
 
     root = tmp_path_factory.mktemp("course")
-    for folder in ("notebooks", "labs_solutions"):
-        (root / folder).mkdir()
+    write_map(root)
     workspace = Workspace.open("store", "ci", root=root)
     write_exports(workspace, users=USERS, products=PRODUCTS)
     return workspace

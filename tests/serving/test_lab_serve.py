@@ -34,7 +34,7 @@ def exported(workspace, exports, tmp_path_factory):
 
 
 def lab_serve(workspace):
-    command = [sys.executable, "-m", "multistage.lab", "serve", "--profile", "ci", "--json"]
+    command = [sys.executable, "-m", "courseware.lab", "serve", "--profile", "ci", "--json"]
     return subprocess.Popen(
         [*command, "--root", str(workspace.course)],
         stdout=subprocess.PIPE,
@@ -78,10 +78,9 @@ def test_interrupted_it_leaves_no_server(exported):
     assert not [line for line in lines if str(exported.course) in line]
 
 
-def test_without_an_export_it_names_the_section_to_run(workspace, tmp_path):
-    for folder in ("notebooks", "labs_solutions"):
-        (tmp_path / folder).mkdir()
-    command = [sys.executable, "-m", "multistage.lab", "serve", "--profile", "ci"]
+def test_without_an_export_it_names_the_section_to_run(workspace, course, tmp_path):
+    shutil.copy(course / "course.toml", tmp_path)
+    command = [sys.executable, "-m", "courseware.lab", "serve", "--profile", "ci"]
     ended = subprocess.run(
         [*command, "--root", str(tmp_path)], capture_output=True, text=True, check=False
     )

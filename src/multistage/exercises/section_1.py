@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from multistage.exercises.engine import Exercise, Wrong
-from multistage.exercises.expect import array, number, same_type
+from courseware.exercises.engine import Exercise, Wrong
+from courseware.exercises.expect import array, number, same_type
 
 
 def check_ndcg_at_k(answer: Callable[..., float], rng: np.random.Generator) -> None:

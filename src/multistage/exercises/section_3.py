@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from multistage.exercises.engine import Exercise, Wrong
-from multistage.exercises.expect import array, number, same_type
+from courseware.exercises.engine import Exercise, Wrong
+from courseware.exercises.expect import array, number, same_type
 
 
 def check_pairwise_dots(answer: Callable[..., Any], rng: np.random.Generator) -> None:

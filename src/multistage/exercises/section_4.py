@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from multistage.exercises.engine import Exercise, Wrong
-from multistage.exercises.expect import number, same_type
+from courseware.exercises.engine import Exercise, Wrong
+from courseware.exercises.expect import number, same_type
 
 STAGES = ("retrieve", "filter", "score", "order")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from multistage.exercises.engine import Exercise, Wrong
-from multistage.exercises.expect import array, same_type
+from courseware.exercises.engine import Exercise, Wrong
+from courseware.exercises.expect import array, same_type
 
 
 def check_filter(answer: Callable[..., np.ndarray], rng: np.random.Generator) -> None:

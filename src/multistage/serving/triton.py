@@ -27,7 +27,7 @@ from typing import Any
 import psutil
 
 from multistage.errors import CourseError
-from multistage.loopback import LOOPBACK, check_loopback
+from multistage.loopback import LOOPBACK
 
 # A server with this variable asks the feature repository that it names, not its exported copy.
 LIVE_REPOSITORY = "MULTISTAGE_FEATURE_REPOSITORY"
@@ -179,7 +179,6 @@ class TritonServer:
             return self
         if not self.repository.is_dir():
             raise TritonError(f"There is no model repository {self.repository.name!r}: export one.")
-        check_loopback()
         self.stop()  # what is left of one that was killed
         self._prepare()
         begin = time.monotonic()

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils  # exists inside of Triton only
 
-from multistage.notebook import quiet
 from multistage.serving.request import RequestError
+from multistage.tensorflow_setup import quiet
 
 
 class TritonPythonModel:

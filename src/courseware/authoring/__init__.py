@@ -1,0 +1,5 @@
+"""From the one source of each lab to its two notebooks: solved and executed, and the attendee's."""
+
+from courseware.authoring.build import build, drift
+
+__all__ = ["build", "drift"]

@@ -1,0 +1,93 @@
+"""What an exercise is, and where the exercises of a section stand."""
+
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from courseware.course import installed
+from courseware.errors import LabError
+
+CHECK_SECONDS = 20.0
+
+
+class Wrong(Exception):
+    """An answer is wrong: raised by a check, shown on the card.
+
+    Args:
+        message: what is wrong, in words that name the mistake.
+        expected: what should have come; shown beside ``got`` where both help.
+        got: what came.
+    """
+
+    def __init__(self, message: str, expected: Any = None, got: Any = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.expected = expected
+        self.got = got
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise of a section.
+
+    Attributes:
+        id: ``"2.1"`` is the first exercise of section 2.
+        title: a few words, shown on the card and in the stub.
+        hints: shown one after the other by ``hint``.
+        check: ``check(answer, rng)`` returns nothing if ``answer`` is right and raises ``Wrong``
+            if it is not. It draws its inputs from ``rng`` and is called with more than one seed.
+        seconds: the most that all of its calls together may take.
+    """
+
+    id: str
+    title: str
+    hints: tuple[str, ...]
+    check: Callable[[Any, np.random.Generator], None]
+    seconds: float = CHECK_SECONDS
+
+    @property
+    def section(self) -> int:
+        """The number of the section that holds this exercise."""
+        return section_of(self.id)
+
+
+def section_of(exercise: str) -> int:
+    """Return 2 for ``"2.1"``.
+
+    Raises:
+        LabError: if ``exercise`` does not read like that.
+    """
+    if not isinstance(exercise, str) or not re.fullmatch(r"\d+\.\d+", exercise):
+        raise LabError(f'{exercise!r} is no exercise: expected an id such as "2.1".')
+    return int(exercise.split(".")[0])
+
+
+def exercises_of(section: int) -> dict[str, Exercise]:
+    """Return the exercises of ``section`` by id, in their order; empty if it has none."""
+    name = installed().loads["exercises"].format(section=section)
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name and not name.startswith(f"{error.name}."):
+            raise
+        return {}
+    return {exercise.id: exercise for exercise in module.EXERCISES}
+
+
+def find_exercise(exercise: str) -> Exercise:
+    """Return the exercise with this id.
+
+    Raises:
+        LabError: if there is none; the message names those that exist.
+    """
+    known = exercises_of(section_of(exercise))
+    if exercise not in known:
+        names = ", ".join(known) or "none"
+        raise LabError(
+            f"There is no exercise {exercise!r}: section {section_of(exercise)} has {names}."
+        )
+    return known[exercise]

@@ -1,0 +1,5 @@
+"""``python -m courseware.lab`` is the command line ``lab``."""
+
+from courseware.lab.app import main
+
+main()

@@ -1,0 +1,72 @@
+"""``lab build``: write both notebooks of each section from its source."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from courseware.course import Course, find_course
+from courseware.errors import LabError
+from courseware.lab.options import Json, Root, Sections
+from courseware.lab.run import Bars
+from courseware.lab.runner import run_sections
+from courseware.workspaces import missing_before, open_workspace
+
+
+def command(
+    section: Sections = None,
+    execute: Annotated[
+        bool, typer.Option(help="Execute the solved notebooks; else keep the outputs there are.")
+    ] = True,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail if a notebook drifted.")
+    ] = False,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Write each section's notebooks from its source.
+
+    The solved notebook is executed; the attendee's has stubs in place of solutions. What a section
+    needs of earlier ones is made first if it is missing or damaged.
+    """
+    from courseware.authoring import build, drift
+    from courseware.authoring.execute import CellError
+
+    course = Course.read(find_course(root))
+    sections = course.find(section)
+    if check:
+        found = [line for one in sections for line in drift(one)]
+        if as_json:
+            print(json.dumps({"drift": found}))
+        else:
+            for line in found:
+                print(line, file=sys.stderr)
+            print("in step" if not found else "Mend it with: lab build", file=sys.stderr)
+        raise typer.Exit(1 if found else 0)
+    console = Console(stderr=True)
+    if execute:
+        _run_before(course, [one.number for one in sections])
+    written = []
+    for one in sections:
+        with console.status(f"{one.name}: " + ("executing" if execute else "writing")):
+            try:
+                written += [f"{file.parent.name}/{file.name}" for file in build(one, run=execute)]
+            except CellError as error:
+                raise LabError(f"{one.name}, {error.heading}\n{error}") from None
+        if not as_json:
+            console.print(f"{one.name} built")
+    if as_json:
+        print(json.dumps({"written": written}))
+
+
+def _run_before(course: Course, numbers: list[int]) -> None:
+    """Run the sections that make what ``numbers`` need, where it is missing or damaged."""
+    workspace = open_workspace(course)
+    if missing := missing_before(course, workspace, numbers):
+        with Bars(Console(stderr=True)) as bars:
+            summary = run_sections(course, workspace, missing, report=bars)
+        for result in summary.sections:
+            if result.error:
+                raise LabError(f"{result.section}, {result.error.heading}\n{result.error}")

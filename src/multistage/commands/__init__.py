@@ -1,0 +1,1 @@
+"""What the command ``lab`` gets from this course; ``course.toml`` names it."""

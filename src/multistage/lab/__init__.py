@@ -1,5 +1,0 @@
-"""The command line ``lab``: run, build and look after the course."""
-
-from multistage.lab.app import main
-
-__all__ = ["main"]
