@@ -357,7 +357,7 @@ print(inspect.getsource(RetrieveCandidates.run))
 # The graph is **one path**, so nothing is evaluated twice. Two more decisions make it quick:
 # products' features come from a columnar table in memory, exported together with the index, and
 # the ranker is called once for all candidates of all users. Between filter and ranker stands
-# `RateCandidates`: the opinions of lab 4's five sources, which the ranker reads.
+# `AddRetrievalScores`: the opinions of lab 4's five sources, which the ranker reads.
 
 # %%
 from multistage.serving.graph import REPLY, REQUEST_SCHEMA
@@ -366,10 +366,10 @@ from multistage.serving.operators import (
     FilterCandidates as FilterForEach,
     OrderByScore,
     QueryUserFeatures,
-    RateCandidates,
+    AddRetrievalScores,
     ScoreCandidates,
 )
-from multistage.serving.prepare import gather_exports
+from multistage.serving.exports import gather_exports
 
 exports = gather_exports(workspace, repository)
 path = (
@@ -378,7 +378,7 @@ path = (
     >> EncodeUsers(exports)
     >> RetrieveCandidates(2 * candidates, exports)
     >> FilterForEach(candidates, exports)
-    >> RateCandidates(candidates, exports)
+    >> AddRetrievalScores(candidates, exports)
     >> ScoreCandidates(candidates, exports)
     >> OrderByScore()
 )
@@ -389,7 +389,7 @@ graph = Ensemble(path[list(REPLY)], REQUEST_SCHEMA)
 
 # %%
 from multistage.serving.graph import Recommender
-from multistage.serving.request import Mark
+from multistage.serving.request import FallbackStatus
 
 recommender = Recommender(graph.graph)
 noon = data.test["timestamp"].max().normalize().timestamp() + 12 * 3_600
@@ -398,7 +398,7 @@ answer = recommender.run(someones, time=np.array([noon]), k=np.array([5], "int32
 pd.DataFrame(
     {
         "user": answer["user_id"],
-        "mark": [Mark(mark).name.lower() for mark in answer["mark"]],
+        "mark": [FallbackStatus(status).name.lower() for mark in answer["mark"]],
         "products": answer["ordered_ids"].tolist(),
     }
 )
@@ -411,7 +411,7 @@ pd.DataFrame(
 # each product takes among **all** products by what this person would really buy.
 
 # %%
-from multistage.serving.explorer import explain, stage_explorer
+from multistage.explorer import explain, stage_explorer
 
 described = data.catalog[["product_id", "brand", "cat_1", "price"]].dropna(axis=1, how="all")
 choices = [*users["user_id"].head(20).tolist(), -1]
@@ -479,7 +479,7 @@ stages = pd.DataFrame(timings).median()[
         "EncodeUsers",
         "RetrieveCandidates",
         "FilterCandidates",
-        "RateCandidates",
+        "AddRetrievalScores",
         "ScoreCandidates",
         "OrderByScore",
     ]

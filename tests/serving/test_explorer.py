@@ -4,14 +4,14 @@ import pandas as pd
 import pytest
 from conftest import CANDIDATES, NOON
 
-from multistage.serving.explorer import explain, stage_explorer
-from multistage.serving.request import Mark
+from multistage.explorer import explain, stage_explorer
+from multistage.serving.request import FallbackStatus
 
 
 def test_every_stage_of_one_answer(recommender, user_features, ask):
     row = user_features.iloc[4]
     mark, rows = explain(recommender, row["user_id"], NOON, 10)
-    assert mark == Mark.PERSONAL
+    assert mark == FallbackStatus.PERSONAL
     assert rows["retrieved"].notna().sum() == 2 * CANDIDATES
     assert rows["score"].notna().sum() == CANDIDATES
     offered = rows[rows["place"].notna()]
@@ -24,7 +24,7 @@ def test_every_stage_of_one_answer(recommender, user_features, ask):
 
 def test_an_unknown_user(recommender):
     mark, rows = explain(recommender, -1, NOON, 5)
-    assert mark == Mark.POPULAR
+    assert mark == FallbackStatus.POPULAR
     assert rows["place"].notna().sum() == 5
 
 

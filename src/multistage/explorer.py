@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from multistage.serving.request import Mark
+from multistage.serving.request import FallbackStatus
 
 if TYPE_CHECKING:
     from multistage.datasets.store import StoreTruth
@@ -20,7 +20,7 @@ def explain(
     user_id: int,
     time: float,
     k: int = 10,
-    truth: "StoreTruth | None" = None,
+    truth: "Truth | None" = None,
 ) -> tuple[Mark, pd.DataFrame]:
     """Return the user's mark, and one row a product that any stage touched.
 
@@ -43,7 +43,7 @@ def explain(
     rows["filter"] = _decisions(rows, kept, scored["seen"].values, retrieved)
     rows["score"] = rows["product_id"].map(dict(zip(kept, scores, strict=True)))
     rows["place"] = rows["product_id"].map(_places(offered)).astype("Int64")
-    if truth is not None and mark == Mark.PERSONAL:
+    if truth is not None and mark == FallbackStatus.PERSONAL:
         liking = truth.purchase_intensity(np.array([user_id]))[0]
         rank = pd.Series(liking, index=truth.product_ids).rank(ascending=False, method="first")
         rows["taste"] = rows["product_id"].map(rank).astype("Int64")
@@ -78,7 +78,7 @@ def stage_explorer(
     users: list[int],
     catalog: pd.DataFrame,
     time: float,
-    truth: "StoreTruth | None" = None,
+    truth: "Truth | None" = None,
 ) -> Any:
     """Return a widget: pick a user, see what each stage did.
 
