@@ -60,8 +60,8 @@ def main() -> None:
 
 def measure(workspace: Workspace, folder: Path, requests: int) -> dict[str, float]:
     """Return the figures that the module's docstring promises."""
+    from multistage.serving.exports import gather_exports
     from multistage.serving.graph import four_stages
-    from multistage.serving.prepare import gather_exports
     from multistage.serving.runtime import ServingRuntime
 
     users = pd.read_parquet(workspace.read("export/user_features") / "user_features.parquet")
@@ -163,8 +163,8 @@ def python_loop() -> float:
 def grown(exports: Path, folder: Path, products: int) -> Path:
     """Return a copy of the exports whose catalogue has ``products`` products.
 
-    The new products are copies of the old ones with vectors moved a little, and neighbours of each
-    other as the old ones are; the index is IVF with 256 lists of which 16 are searched.
+    The new products are copies of the old ones: vectors moved a little, and the old EASE weights
+    within each copy of the catalogue. The index is IVF with 256 lists of which 16 are searched.
     """
     import faiss
 
@@ -196,7 +196,7 @@ def grown(exports: Path, folder: Path, products: int) -> Path:
         folder / "item_embeddings" / "item_embeddings.parquet", index=False
     )
     copies = sparse.identity(-(-products // len(ids)), dtype="float32", format="csr")
-    for file in (folder / "neighbours").glob("*.npz"):
+    for file in (folder / "ease").glob("*.npz"):
         weights = sparse.kron(copies, sparse.load_npz(file), format="csr")
         sparse.save_npz(file, weights[:products, :products], compressed=False)
     return folder

@@ -724,7 +724,7 @@ for size in (128, 1_024):
 
 # %%
 from multistage.evaluation import baselines
-from multistage.features import Neighbours
+from multistage.features import EASE
 from multistage.features.candidates import fuse, list_features
 
 tuned = {}
@@ -748,19 +748,19 @@ tuned.round(4)
 from multistage.evaluation.holdout import indicator
 
 
-def learn_neighbours(known, task):
-    """Return weights learned from purchases, and from all that people touched."""
+def fit_ease(known, task):
+    """Return EASE fitted on purchases, and on all products that users touched."""
     users = np.unique(known["user_id"])
     touched = indicator(known, users, task.product_ids)
     return (
-        Neighbours.fit(task.purchases, ease_strength),
-        Neighbours.fit(touched, ease_strength),
+        EASE.fit(task.purchases, ease_strength),
+        EASE.fit(touched, ease_strength),
     )
 
 
-def opinions(known, task, tower_scores, neighbours):
-    """Return each source's (people, items) scores."""
-    by_purchases, by_touched = neighbours
+def retrieval_scores(known, task, tower_scores, ease_models):
+    """Return each source's (users, items) scores."""
+    by_purchases, by_touched = ease_models
     bought = known[known["target"] == 1].sort_values("timestamp", kind="stable")
     recent = indicator(bought.groupby("user_id").tail(5), task.user_ids, task.product_ids)
     return {
@@ -772,17 +772,17 @@ def opinions(known, task, tower_scores, neighbours):
     }
 
 
-neighbours = learn_neighbours(data.train, valid_task)
-valid_opinions = opinions(data.train, valid_task, scores, neighbours)
+ease_models = fit_ease(data.train, valid_task)
+valid_sources = retrieval_scores(data.train, valid_task, scores, ease_models)
 
 
 def retrieve(task, sources, k=settings.candidates):
-    """Return the k best of both sources of candidates: the towers and the neighbours."""
+    """Return the k best of both sources of candidates: the towers and EASE."""
     lists = [task.top_k(sources[source], k) for source in ("tower", "bought")]
     return fuse(lists, k)[0]
 
 
-candidates = retrieve(valid_task, valid_opinions)
+candidates = retrieve(valid_task, valid_sources)
 pd.DataFrame(
     {
         name: {
@@ -791,7 +791,7 @@ pd.DataFrame(
         }
         for name, ranked in {
             "two towers": retrieved,
-            "neighbours": valid_task.top_k(valid_opinions["bought"], 100),
+            "EASE": valid_task.top_k(valid_sources["bought"], 100),
             "both, fused": candidates,
         }.items()
     }
@@ -856,7 +856,7 @@ check("4.3", hard_negatives)
 # %%
 from merlin.schema import ColumnSchema, Schema
 
-sources = list(valid_opinions)
+sources = list(valid_sources)
 list_columns = [f"{source}_{what}" for source in sources for what in ("score", "rank")]
 ranker_schema = schema.without(["user", "product"]) + Schema(
     [ColumnSchema(name, dtype="float32", tags=[Tags.CONTINUOUS]) for name in list_columns]
@@ -870,12 +870,12 @@ def moments(split, task):
     return encode(pd.DataFrame({"timestamp": first.to_numpy()}))
 
 
-def ranking_rows(task, user_rows, moment_rows, opinions, lists):
+def ranking_rows(task, user_rows, moment_rows, source_scores, lists):
     """Return a row for each person and place of `lists`, with target 1 for what was bought."""
     there = lists >= 0
     position = np.maximum(lists, 0)
     of_lists = {
-        name: np.take_along_axis(scores, position, axis=1) for name, scores in opinions.items()
+        name: np.take_along_axis(scores, position, axis=1) for name, scores in source_scores.items()
     }
     bought = np.take_along_axis(task.relevant.toarray(), position, axis=1) * there
     person = np.repeat(np.arange(len(lists)), lists.shape[1])
@@ -892,7 +892,7 @@ def ranking_rows(task, user_rows, moment_rows, opinions, lists):
 
 
 valid_moments = moments(data.valid, valid_task)
-hard_rows = ranking_rows(valid_task, valid_users, valid_moments, valid_opinions, candidates)
+hard_rows = ranking_rows(valid_task, valid_users, valid_moments, valid_sources, candidates)
 print(f"{len(hard_rows):,} rows, {hard_rows['target'].mean():.1%} of them bought")
 
 # %% [markdown]
@@ -906,7 +906,7 @@ rng = np.random.default_rng(settings.seed)
 random_lists = valid_task.top_k(
     rng.random(valid_task.relevant.shape) + valid_task.relevant.toarray(), settings.candidates
 )
-random_rows = ranking_rows(valid_task, valid_users, valid_moments, valid_opinions, random_lists)
+random_rows = ranking_rows(valid_task, valid_users, valid_moments, valid_sources, random_lists)
 aside = rng.random(len(candidates)) < 0.5
 rows_of = valid_task.relevant
 bought = [set(row) for row in np.split(rows_of.indices, rows_of.indptr[1:-1])]
@@ -1138,9 +1138,9 @@ everything = purchase_loader(purchases(train_set, valid_set))
 two_tower.fit(everything, epochs=1, train_metrics_steps=0, verbose=0)
 test_users = encode_users(known.train, task.user_ids)
 people, products = vectors_of(two_tower, test_users)
-neighbours = learn_neighbours(known.train, task)
-test_opinions = opinions(known.train, task, people @ products.T, neighbours)
-retrieved = retrieve(task, test_opinions)
+ease_models = fit_ease(known.train, task)
+test_sources = retrieval_scores(known.train, task, people @ products.T, ease_models)
+retrieved = retrieve(task, test_sources)
 
 ranker = train_ranker(training_rows(hard_rows, candidates, np.full(len(candidates), True)))
 test_moments = moments(data.test, task)
@@ -1148,7 +1148,7 @@ test_moments = moments(data.test, task)
 
 def rank(lists, who):
     """Return the candidate lists of some people, by position, as the ranker orders them."""
-    of_them = {name: scores[who] for name, scores in test_opinions.items()}
+    of_them = {name: scores[who] for name, scores in test_sources.items()}
     users, times = test_users.iloc[who], test_moments.iloc[who]
     rows = ranking_rows(task.of(who), users, times, of_them, lists)
     return order(lists, score_rows(ranker, rows))
@@ -1168,7 +1168,7 @@ assert (
 )
 
 # %% tags=["nbval-check-output"]
-towers_alone = task.top_k(test_opinions["tower"], 100)
+towers_alone = task.top_k(test_sources["tower"], 100)
 record("retrieval_recall_at_100", recall_at_k(towers_alone, task.relevant, 100).mean())
 
 # %% [markdown]
@@ -1191,7 +1191,7 @@ peers = {
     "ALS": baselines.als(task.purchases, task.history, factors, strength, alpha=2.0),
     "item-kNN": baselines.item_knn(task.purchases, task.history, neighbours=100),
     "EASE": baselines.ease(task.purchases, task.history, ease_strength),
-    "two towers alone": test_opinions["tower"],
+    "two towers alone": test_sources["tower"],
 }
 if data.truth is not None:
     peers["oracle"] = data.truth.purchase_intensity(task.user_ids)
@@ -1249,7 +1249,7 @@ from multistage.evaluation import waterfall
 
 unfiltered = fuse(
     [
-        np.argsort(-test_opinions[source], axis=1, kind="stable")[:, : settings.candidates]
+        np.argsort(-test_sources[source], axis=1, kind="stable")[:, : settings.candidates]
         for source in ("tower", "bought")
     ],
     settings.candidates,
@@ -1387,8 +1387,8 @@ index.add_with_ids(products, product_ids)
 with workspace.write("export/index", producer) as folder:
     faiss.write_index(index, str(folder / "index.faiss"))
 
-with workspace.write("export/neighbours", producer) as folder:
-    for name, weights in zip(("bought", "touched"), neighbours, strict=True):
+with workspace.write("export/ease", producer) as folder:
+    for name, weights in zip(("bought", "touched"), ease_models, strict=True):
         weights.save(folder / f"{name}.npz")
 
 # %% [markdown]

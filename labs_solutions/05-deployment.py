@@ -133,12 +133,12 @@ from merlin.systems.dag.ops.unroll_features import UnrollFeatures
 from multistage.serving.stock import PredictHere, calmly
 
 candidates = workspace.profile.candidates
-user_columns = [c for c in users if c not in ("user_id", "event_timestamp", "seen", "bought")]
 
-with calmly():  # QueryFeast materialises anew, and says so
+
+def stock_graph(store, exported, columns, candidates):
     user = ["user_id"] >> QueryFeast.from_feature_view(store, "user_features", "user_id")
     near = (
-        user[user_columns]
+        user[columns]
         >> PredictHere(exported["query_tower"], "user_vector")
         >> QueryFaiss(exported["index"] / "index.faiss", topk=candidates)
     )
@@ -146,12 +146,16 @@ with calmly():  # QueryFeast materialises anew, and says so
     product = unseen >> QueryFeast.from_feature_view(
         store, "item_features", "filtered_ids", include_id=True
     )
-    pairs = product >> UnrollFeatures("product_id", user[user_columns] + ["hour", "weekday"])
+    pairs = product >> UnrollFeatures("product_id", user[columns] + ["hour", "weekday"])
     scored = pairs >> PredictHere(exported["ranker"], "score")
     ordered = pairs["product_id"] >> SoftmaxSampling(scored["score"], temperature=20.0, topk=10)
-    stock = Ensemble(
-        ordered, Schema([ColumnSchema(n, dtype="int64") for n in ("user_id", "hour", "weekday")])
-    )
+    request = [ColumnSchema(name, dtype="int64") for name in ("user_id", "hour", "weekday")]
+    return Ensemble(ordered, Schema(request))
+
+
+user_columns = [c for c in users if c not in ("user_id", "event_timestamp", "seen", "bought")]
+with calmly():  # QueryFeast materialises anew, and says so
+    stock = stock_graph(store, exported, user_columns, candidates)
 
 # %% [markdown]
 # A graph runs in this process too, without any server. That is how one develops.
@@ -196,7 +200,7 @@ for request in ([-1], users["user_id"].iloc[:2].tolist()):
 #
 # | operator | what it does | what is needed |
 # |---|---|---|
-# | `QueryFeast` | casts nulls to integers | defaults, and a mark that says so |
+# | `QueryFeast` | casts nulls to integers | defaults, and a status that says so |
 # | `QueryFaiss` | joins all users' candidates into one list | one row of candidates a user |
 # | `FilterCandidates` | removes what *anybody* in the request has seen | each user's own |
 # | `SoftmaxSampling` | weights `exp(T * s) / sum(s)` | a temperature in its usual sense |
@@ -371,18 +375,24 @@ from multistage.serving.operators import (
 )
 from multistage.serving.exports import gather_exports
 
+
+
+def four_stages(exports, candidates, order):
+    path = (
+        REQUEST_SCHEMA.column_names
+        >> QueryUserFeatures(exports)
+        >> EncodeUsers(exports)
+        >> RetrieveCandidates(2 * candidates, exports)
+        >> FilterForEach(candidates, exports)
+        >> AddRetrievalScores(candidates, exports)
+        >> ScoreCandidates(candidates, exports)
+        >> order
+    )
+    return Ensemble(path[list(REPLY)], REQUEST_SCHEMA)
+
+
 exports = gather_exports(workspace, repository)
-path = (
-    REQUEST_SCHEMA.column_names
-    >> QueryUserFeatures(exports)
-    >> EncodeUsers(exports)
-    >> RetrieveCandidates(2 * candidates, exports)
-    >> FilterForEach(candidates, exports)
-    >> AddRetrievalScores(candidates, exports)
-    >> ScoreCandidates(candidates, exports)
-    >> OrderByScore()
-)
-graph = Ensemble(path[list(REPLY)], REQUEST_SCHEMA)
+graph = four_stages(exports, candidates, OrderByScore())
 
 # %% [markdown]
 # The request that broke the stock graph, an unknown user among known ones:
@@ -398,7 +408,7 @@ answer = recommender.run(someones, time=np.array([noon]), k=np.array([5], "int32
 pd.DataFrame(
     {
         "user": answer["user_id"],
-        "mark": [FallbackStatus(status).name.lower() for mark in answer["mark"]],
+        "status": [FallbackStatus(s).name.lower() for s in answer["fallback_status"]],
         "products": answer["ordered_ids"].tolist(),
     }
 )
@@ -421,7 +431,7 @@ stage_explorer(recommender, choices, described, noon, data.truth)
 # The widget is alive in a running notebook only. The same as a table, for the first user:
 
 # %%
-mark, rows = explain(recommender, someone, noon, k=5, truth=data.truth)
+status, rows = explain(recommender, someone, noon, k=5, truth=data.truth)
 rows.head(8)
 
 # %% [markdown]
@@ -707,7 +717,7 @@ with Client(server.grpc_url) as connection:
             connection.recommend(**bad)
         except ServerError as error:
             print(f"{bad}: {error}")
-    print("and then:", connection.recommend([someone]).marks)
+    print("and then:", connection.recommend([someone]).statuses)
 
 # %% [markdown]
 # ## Stop

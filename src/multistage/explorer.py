@@ -8,7 +8,6 @@ import pandas as pd
 from multistage.serving.request import FallbackStatus
 
 if TYPE_CHECKING:
-    from multistage.datasets.store import StoreTruth
     from multistage.serving.graph import Recommender
 
 KEPT, SEEN, UNAVAILABLE, SPARE, FILLED = "kept", "seen", "not available", "spare", "filled in"
@@ -21,8 +20,8 @@ def explain(
     time: float,
     k: int = 10,
     truth: "Truth | None" = None,
-) -> tuple[Mark, pd.DataFrame]:
-    """Return the user's mark, and one row a product that any stage touched.
+) -> tuple[FallbackStatus, pd.DataFrame]:
+    """Return the user's fallback status, and one row a product that any stage touched.
 
     Columns: ``product_id``; ``retrieved``, the place in retrieval, from 1, missing if it was filled
     in later; ``filter``, what stage two decided; ``score``; ``place``, from 1, among the products
@@ -35,7 +34,10 @@ def explain(
     scored = table["ScoreCandidates"]
     kept, scores = scored["candidate_ids"].values[0], scored["candidate_scores"].values[0]
     last = recommender.runtime.steps[-1].table
-    offered, mark = last["ordered_ids"].values[0], Mark(int(last["mark"].values[0]))
+    offered, status = (
+        last["ordered_ids"].values[0],
+        FallbackStatus(int(last["fallback_status"].values[0])),
+    )
 
     ids = pd.unique(np.concatenate([retrieved[retrieved >= 0], kept[kept >= 0]]))
     rows = pd.DataFrame({"product_id": ids})
@@ -43,11 +45,11 @@ def explain(
     rows["filter"] = _decisions(rows, kept, scored["seen"].values, retrieved)
     rows["score"] = rows["product_id"].map(dict(zip(kept, scores, strict=True)))
     rows["place"] = rows["product_id"].map(_places(offered)).astype("Int64")
-    if truth is not None and mark == FallbackStatus.PERSONAL:
+    if truth is not None and status == FallbackStatus.PERSONAL:
         liking = truth.purchase_intensity(np.array([user_id]))[0]
         rank = pd.Series(liking, index=truth.product_ids).rank(ascending=False, method="first")
         rows["taste"] = rows["product_id"].map(rank).astype("Int64")
-    return mark, rows.sort_values(
+    return status, rows.sort_values(
         ["place", "score", "retrieved"], ascending=[True, False, True], ignore_index=True
     )
 
@@ -96,8 +98,8 @@ def stage_explorer(
     page = widgets.HTML()
 
     def show(_: Any = None) -> None:
-        mark, rows = explain(recommender, user.value, time, k.value, truth)
-        page.value = _page(mark, rows, catalog)
+        status, rows = explain(recommender, user.value, time, k.value, truth)
+        page.value = _page(status, rows, catalog)
 
     for control in (user, k):
         control.observe(show, names="value")
@@ -105,7 +107,7 @@ def stage_explorer(
     return widgets.VBox([widgets.HBox([user, k]), page])
 
 
-def _page(mark: Mark, rows: pd.DataFrame, catalog: pd.DataFrame) -> str:
+def _page(status: FallbackStatus, rows: pd.DataFrame, catalog: pd.DataFrame) -> str:
     counts = {
         "retrieved": int(rows["retrieved"].notna().sum()),
         "after the filter": int(rows["filter"].isin([KEPT, FILLED]).sum()),
@@ -131,4 +133,4 @@ def _page(mark: Mark, rows: pd.DataFrame, catalog: pd.DataFrame) -> str:
     html = shown.to_html(index=False, border=0)
     for cell in ("th", "td"):  # a notebook's own style puts names and values to different sides
         html = html.replace(f"<{cell}>", f"<{cell} style='text-align:left;padding-right:1em'>")
-    return f"<p>mark: <b>{mark.name.lower()}</b></p>{bars}<div>{html}</div>"
+    return f"<p>fallback status: <b>{status.name.lower()}</b></p>{bars}<div>{html}</div>"

@@ -19,7 +19,7 @@ output [
   { name: "user_id" data_type: TYPE_INT64 dims: [ 1, -1 ] },
   { name: "ordered_ids" data_type: TYPE_INT64 dims: [ 1, -1, -1 ] },
   { name: "ordered_scores" data_type: TYPE_FP32 dims: [ 1, -1, -1 ] },
-  { name: "mark" data_type: TYPE_INT8 dims: [ 1, -1 ] }
+  { name: "fallback_status" data_type: TYPE_INT8 dims: [ 1, -1 ] }
 ]
 """
 MODEL = '''
@@ -40,7 +40,7 @@ class TritonPythonModel:
             "user_id": users,
             "ordered_ids": products,
             "ordered_scores": -products.astype("float32"),
-            "mark": np.zeros(users.shape, "int8"),
+            "fallback_status": np.zeros(users.shape, "int8"),
         }
         return triton.InferenceResponse([triton.Tensor(*column) for column in columns.items()])
 '''

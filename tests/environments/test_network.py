@@ -82,7 +82,7 @@ serve = ["timeout", "-s", "INT", "30", sys.executable, "-m", "courseware.lab", "
 serve += ["--profile", "ci", "--root", sys.argv[1]]
 with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
     with Client(json.loads(server.stdout.readline())["grpc"]) as client:
-        print(*client.recommend([7]).marks)
+        print(*client.recommend([7]).statuses)
     server.terminate()
 """
 

@@ -47,7 +47,7 @@ import sys
 from multistage.serving.client import Client
 from multistage.serving.triton import TritonServer
 with TritonServer(sys.argv[1], wait=20) as server, Client(server.grpc_url) as client:
-    print(client.recommend([7]).marks)
+    print(client.recommend([7]).statuses)
 """
 
 

@@ -17,7 +17,7 @@ with ExitStack() as stack:
     servers = [stack.enter_context(TritonServer(sys.argv[1], wait=30)) for _ in range(2)]
     for server in servers:
         with Client(server.grpc_url) as client:
-            print(len(client.recommend(range(10_000)).mark))
+            print(len(client.recommend(range(10_000)).fallback_status))
     print(shutil.disk_usage("/dev/shm").used)
     print(shared_memory(Path()))
 """

@@ -1,10 +1,10 @@
-"""Fusion, list features and neighbours against loops and planted truth."""
+"""Fusion, list features and EASE against loops and planted truth."""
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from multistage.features import Neighbours, ease_weights
+from multistage.features import EASE, ease_weights
 from multistage.features.candidates import fuse, list_features, top_k
 
 
@@ -104,22 +104,22 @@ def purchases():
     return csr_matrix((rng.random((200, 25)) < 0.2).astype(float))
 
 
-def test_neighbours_that_keep_everything_are_ease(purchases):
-    neighbours = Neighbours.fit(purchases, 50.0, keep=25)
+def test_all_weights_kept_give_the_scores_of_the_formula(purchases):
+    ease = EASE.fit(purchases, 50.0, keep=25)
     wanted = purchases @ ease_weights(purchases, 50.0)
-    np.testing.assert_allclose(neighbours.scores(purchases), wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(ease.scores(purchases), wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_each_product_keeps_its_largest_weights(purchases):
-    kept = Neighbours.fit(purchases, 50.0, keep=5).weights.toarray()
+    kept = EASE.fit(purchases, 50.0, keep=5).weights.toarray()
     full = np.abs(ease_weights(purchases, 50.0))
     assert ((kept != 0).sum(axis=0) == 5).all()
     for column in range(25):
         assert np.abs(kept[:, column]).sum() == pytest.approx(np.sort(full[:, column])[-5:].sum())
 
 
-def test_neighbours_survive_saving(purchases, tmp_path):
-    neighbours = Neighbours.fit(purchases, 50.0, keep=5)
-    neighbours.save(tmp_path / "weights.npz")
-    again = Neighbours.load(tmp_path / "weights.npz")
-    np.testing.assert_array_equal(again.scores(purchases), neighbours.scores(purchases))
+def test_weights_survive_saving(purchases, tmp_path):
+    ease = EASE.fit(purchases, 50.0, keep=5)
+    ease.save(tmp_path / "weights.npz")
+    again = EASE.load(tmp_path / "weights.npz")
+    np.testing.assert_array_equal(again.scores(purchases), ease.scores(purchases))

@@ -13,6 +13,8 @@ from tests.small_course import write_map
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from lab_5 import create_repository, four_stages
+
 USERS, PRODUCTS, CANDIDATES = 1_000, 300, 40
 NOON = 1_583_064_000.0  # 2020-03-01 12:00 UTC, a Sunday
 
@@ -38,8 +40,6 @@ def user_features(workspace) -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def repository(user_features, tmp_path_factory) -> Path:
     """A filled Feast repository; tests that push use one of their own."""
-    from multistage.serving.feature_store import create_repository
-
     folder = tmp_path_factory.mktemp("feast") / "repository"
     create_repository(folder, user_features)
     return folder
@@ -47,15 +47,13 @@ def repository(user_features, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def exports(workspace, repository) -> Path:
-    from multistage.serving.prepare import gather_exports
+    from multistage.serving.exports import gather_exports
 
     return gather_exports(workspace, repository)
 
 
 @pytest.fixture(scope="session")
 def graph(exports):
-    from multistage.serving.graph import four_stages
-
     return four_stages(exports, CANDIDATES)
 
 

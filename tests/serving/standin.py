@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.sparse import random as random_sparse
 
 from multistage.datasets.contract import Data
-from multistage.features import Neighbours
+from multistage.features import EASE
 from multistage.workspace import Workspace
 
 PRODUCER = "04-retrieval-and-ranking"
@@ -57,10 +57,10 @@ def write_exports(
         ).to_parquet(folder / "item_embeddings.parquet", index=False)
     with workspace.write("export/index", PRODUCER) as folder:
         write_index(folder / "index.faiss", embeddings, item_table["product_id"].to_numpy())
-    with workspace.write("export/neighbours", PRODUCER) as folder:
+    with workspace.write("export/ease", PRODUCER) as folder:
         for name in ("bought", "touched"):
             weights = random_sparse(products, products, 0.2, "csr", "float32", rng)
-            Neighbours(weights).save(folder / f"{name}.npz")
+            EASE(weights).save(folder / f"{name}.npz")
     with workspace.write("export/user_features", PRODUCER) as folder:
         user_table.to_parquet(folder / "user_features.parquet", index=False)
     with workspace.write("export/item_features", PRODUCER) as folder:

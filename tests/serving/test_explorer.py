@@ -10,8 +10,8 @@ from multistage.serving.request import FallbackStatus
 
 def test_every_stage_of_one_answer(recommender, user_features, ask):
     row = user_features.iloc[4]
-    mark, rows = explain(recommender, row["user_id"], NOON, 10)
-    assert mark == FallbackStatus.PERSONAL
+    status, rows = explain(recommender, row["user_id"], NOON, 10)
+    assert status == FallbackStatus.PERSONAL
     assert rows["retrieved"].notna().sum() == 2 * CANDIDATES
     assert rows["score"].notna().sum() == CANDIDATES
     offered = rows[rows["place"].notna()]
@@ -23,8 +23,8 @@ def test_every_stage_of_one_answer(recommender, user_features, ask):
 
 
 def test_an_unknown_user(recommender):
-    mark, rows = explain(recommender, -1, NOON, 5)
-    assert mark == FallbackStatus.POPULAR
+    status, rows = explain(recommender, -1, NOON, 5)
+    assert status == FallbackStatus.POPULAR
     assert rows["place"].notna().sum() == 5
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import CANDIDATES, NOON
+from lab_5 import create_repository, four_stages
 from standin import OPINIONS
 
-from multistage.serving.request import Mark, RequestError
+from multistage.serving.request import FallbackStatus, RequestError
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_scores_fall_and_are_those_of_the_ranker(
         columns[name] = np.full(10, user_features[name].iloc[row])
     columns |= {name: np.full(10, value) for name, value in context.items()}
     ask(users[row : row + 1])
-    rated = next(s.table for s in recommender.runtime.steps if s.operator == "RateCandidates")
+    rated = next(s.table for s in recommender.runtime.steps if s.operator == "AddRetrievalScores")
     place = pd.Index(rated["candidate_ids"].values[0]).get_indexer(everybody["ordered_ids"][row])
     columns |= {name: rated[name].values[0][place] for name in OPINIONS}
     scores = SavedModel(exports / "ranker")(columns)[:, 0]
@@ -75,12 +76,12 @@ def test_what_the_sources_think_is_computed_from_the_users_own_lists(
     from scipy.sparse import load_npz
 
     ask(users[:8])
-    rated = next(s.table for s in recommender.runtime.steps if s.operator == "RateCandidates")
+    rated = next(s.table for s in recommender.runtime.steps if s.operator == "AddRetrievalScores")
     items = pd.read_parquet(exports / "item_features" / "item_features.parquet")
     row, ids = 3, items["product_id"].to_list()
     candidates = [ids.index(product) for product in rated["candidate_ids"].values[row]]
     bought = [ids.index(product) for product in user_features["bought"].iloc[row]]
-    weights = load_npz(exports / "neighbours" / "bought.npz").toarray()
+    weights = load_npz(exports / "ease" / "bought.npz").toarray()
     for source, history in {"bought": bought, "recent": bought[-5:]}.items():
         scores = np.array([sum(weights[own, c] for own in history) for c in candidates])
         wanted = (scores - scores.mean()) / (scores.std() + 1e-6)
@@ -105,7 +106,7 @@ def test_unknown_negative_and_huge_ids_get_popular_products(ask, users, workspac
     items = pd.read_parquet(workspace.read("export/item_features") / "item_features.parquet")
     offered = popular["product_id"][popular["product_id"].isin(items.query("available").product_id)]
     answer = ask([users[0], -1, 2**63 - 1, -(2**63), users[1]])
-    assert answer["mark"].tolist() == [0, 1, 1, 1, 0]
+    assert answer["fallback_status"].tolist() == [0, 1, 1, 1, 0]
     for row in (1, 2, 3):
         assert answer["ordered_ids"][row].tolist() == offered.head(10).tolist()
     alone = ask([users[0]])
@@ -151,7 +152,7 @@ def test_k_of_each_user(ask, users):
 
 
 def test_another_last_stage_changes_the_order_and_not_the_promise(exports, users, user_features):
-    from multistage.serving.graph import Recommender, four_stages
+    from multistage.serving.graph import Recommender
     from multistage.serving.operators import OrderByDiversity, OrderBySampling
 
     plain = None
@@ -170,8 +171,6 @@ def test_another_last_stage_changes_the_order_and_not_the_promise(exports, users
 
 def changed(exports, tmp_path, users):
     """Return a copy of the exports with a feature store of these ``users``."""
-    from multistage.serving.feature_store import create_repository
-
     copy = tmp_path / "inputs"
     shutil.copytree(exports, copy)
     shutil.rmtree(copy / "feature_repository")
@@ -180,7 +179,7 @@ def changed(exports, tmp_path, users):
 
 
 def answer_of(folder, users):
-    from multistage.serving.graph import Recommender, four_stages
+    from multistage.serving.graph import Recommender
 
     recommender = Recommender(four_stages(folder, CANDIDATES).graph)
     return recommender.run(np.array(users), np.array([NOON]), np.array([10], "int32"))
@@ -206,7 +205,7 @@ def test_an_index_with_fewer_products_than_asked_is_filled_up(exports, tmp_path,
     ids = pd.read_parquet(exports / "item_features" / "item_features.parquet")["product_id"]
     write_index(copy / "index" / "index.faiss", np.ones((2, 8), "float32"), ids.to_numpy()[5:7])
     answer = answer_of(copy, few["user_id"])
-    assert answer["mark"].tolist() == [Mark.PERSONAL] * 3
+    assert answer["fallback_status"].tolist() == [FallbackStatus.PERSONAL] * 3
     assert (answer["ordered_ids"] > 0).all()
 
 
@@ -308,7 +307,7 @@ def test_of_two_exports_at_once_one_wins_whole(workspace, graph):
 
 
 def test_a_truncated_export_of_section_4_is_refused_before_it_is_gathered(workspace, repository):
-    from multistage.serving.prepare import gather_exports
+    from multistage.serving.exports import gather_exports
     from multistage.workspace import ArtifactError
 
     file = workspace.folder / "export" / "popularity" / "popularity.parquet"

@@ -13,10 +13,10 @@ import pandas as pd
 import psutil
 import pytest
 from conftest import CANDIDATES, NOON
+from lab_5 import four_stages
 from standin import QUERY_DIM, write_index
 
 from multistage.serving.client import Client
-from multistage.serving.graph import four_stages
 from multistage.serving.runtime import ServingRuntime
 
 
@@ -53,7 +53,7 @@ def test_it_serves_says_so_when_the_server_is_killed_and_ends(exported, user_fea
         with Client(ready["grpc"]) as client:
             users = user_features["user_id"].to_numpy()[:2]
             reply = client.recommend(users, time=NOON)
-            assert reply.marks == ["personal"] * 2
+            assert reply.statuses == ["personal"] * 2
             assert (reply.ordered_ids > 0).all()
             assert all(np.unique(row).size == row.size for row in reply.ordered_ids)
         os.kill(ready["pid"], signal.SIGKILL)

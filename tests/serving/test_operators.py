@@ -11,7 +11,7 @@ from multistage.serving.operators import (
     OrderBySampling,
     OrderByScore,
 )
-from multistage.serving.request import Mark
+from multistage.serving.request import FallbackStatus
 
 
 @pytest.fixture
@@ -66,14 +66,14 @@ def test_more_wanted_than_the_shop_has(shop):
     assert row == [3, 2, 4, 5, 6, 7, 8] + [-1] * 5
 
 
-def ordered(operator, ids, scores, k, marks=None, users=None):
+def ordered(operator, ids, scores, k, statuses=None, users=None):
     size = len(ids)
     table = TensorTable(
         {
             "user_id": np.array(users if users is not None else np.arange(size), "int64"),
             "time": np.zeros(size),
             "k": np.broadcast_to(np.array(k, "int32"), (size,)),
-            "mark": np.array(marks or [Mark.PERSONAL] * size, "int8"),
+            "fallback_status": np.array(statuses or [FallbackStatus.PERSONAL] * size, "int8"),
             "candidate_ids": np.array(ids, "int64"),
             "candidate_scores": np.array(scores, "float32"),
         }
@@ -126,7 +126,7 @@ def test_sampling_repeats_itself_and_ignores_company():
 
 def test_sampling_keeps_popular_products_in_their_order_and_gaps_last():
     sampling = OrderBySampling(100.0)
-    ids, _ = ordered(sampling, [[1, 2, 3]], [[0.3, 0.2, 0.1]], 3, marks=[Mark.POPULAR])
+    ids, _ = ordered(sampling, [[1, 2, 3]], [[0.3, 0.2, 0.1]], 3, statuses=[FallbackStatus.POPULAR])
     assert ids.tolist() == [[1, 2, 3]]
     ids, _ = ordered(sampling, [[1, -1, 3]] * 30, [[0.3, np.nan, 0.1]] * 30, 3, users=range(30))
     assert (ids[:, 2] == -1).all()

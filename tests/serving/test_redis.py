@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import NOON
+from lab_5 import create_repository
 
 from multistage.errors import CourseError
 from multistage.serving.client import Client
 from multistage.serving.feature_store import (
     REDIS,
     OnlineUserFeatures,
-    create_repository,
     online_store,
     push,
     push_purchase,
@@ -134,7 +134,7 @@ def test_somebody_who_has_bought_everything_gets_nothing_and_a_neighbour_all(
         reply = client.recommend(users, time=NOON)
     later = user_features["event_timestamp"] + pd.Timedelta(days=2)
     push(live, user_features.assign(event_timestamp=later).iloc[[8]])
-    assert reply.marks == ["personal"] * 2
+    assert reply.statuses == ["personal"] * 2
     assert (reply.ordered_ids[0] == -1).all()
     assert np.isnan(reply.ordered_scores[0]).all()
     assert (reply.ordered_ids[1] > 0).all()
@@ -150,15 +150,15 @@ def test_killed_under_load_degrades_every_answer_loses_none_and_recovers(
         server.grpc_url, list(users.reshape(-1, 1)), 1_000, 2, time=NOON, keep_replies=True
     )
     killer.join()
-    marks = [reply.marks[0] for reply in load.replies]
+    statuses = [reply.statuses[0] for reply in load.replies]
     assert load.errors == []
     assert len(load.replies) == 1_000
-    assert set(marks) == {"personal", "degraded"}
+    assert set(statuses) == {"personal", "degraded"}
     assert all((reply.ordered_ids > 0).all() for reply in load.replies)
 
     store.start()
     with Client(server.grpc_url) as client:
-        assert client.recommend(users[:3], time=NOON).marks == ["personal"] * 3
+        assert client.recommend(users[:3], time=NOON).statuses == ["personal"] * 3
 
 
 def test_a_store_that_hangs_degrades_too(server, store, user_features):
@@ -166,8 +166,8 @@ def test_a_store_that_hangs_degrades_too(server, store, user_features):
     store.process.send_signal(signal.SIGSTOP)
     try:
         with Client(server.grpc_url) as client:
-            assert client.recommend(users, time=NOON).marks == ["degraded"] * 2
+            assert client.recommend(users, time=NOON).statuses == ["degraded"] * 2
             store.process.send_signal(signal.SIGCONT)
-            assert client.recommend(users, time=NOON).marks == ["personal"] * 2
+            assert client.recommend(users, time=NOON).statuses == ["personal"] * 2
     finally:
         store.process.send_signal(signal.SIGCONT)

@@ -60,7 +60,7 @@ def test_a_thousand_users_get_the_same_as_in_process(client, ask, users):
             assert np.allclose(
                 there.ordered_scores, here["ordered_scores"][rows], rtol=0, atol=1e-5
             )
-            assert np.array_equal(there.mark, here["mark"][rows])
+            assert np.array_equal(there.fallback_status, here["fallback_status"][rows])
 
 
 def test_serving_adds_nothing_to_the_repository(server, client, users, model_repository):
@@ -71,12 +71,12 @@ def test_serving_adds_nothing_to_the_repository(server, client, users, model_rep
 def test_time_and_k_may_be_left_out(client, users):
     reply = client.recommend(users[:2])
     assert reply.ordered_ids.shape == (2, 10)
-    assert reply.marks == ["personal", "personal"]
+    assert reply.statuses == ["personal", "personal"]
 
 
 def test_unknown_negative_and_huge_ids(client, users):
     reply = client.recommend([-1, 2**63 - 1, int(users[0])])
-    assert reply.marks == ["popular", "popular", "personal"]
+    assert reply.statuses == ["popular", "popular", "personal"]
     assert (reply.ordered_ids > 0).all()
 
 
@@ -101,7 +101,7 @@ def test_a_bad_request_gets_its_reason_and_the_next_one_an_answer(client, users,
     with pytest.raises(ServerError, match=words) as refused:
         client.recommend(**bad)
     assert "Traceback" not in str(refused.value)
-    assert client.recommend(users[:1]).marks == ["personal"]
+    assert client.recommend(users[:1]).statuses == ["personal"]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_wrong_dtype_name_shape_or_missing_input(server, client, users, name, va
     with pytest.raises(InferenceServerException, match=r"input|shape|data-type|dims"):
         connection.infer("recommender", inputs)
     connection.close()
-    assert client.recommend(users[:1]).marks == ["personal"]
+    assert client.recommend(users[:1]).statuses == ["personal"]
 
 
 def test_load_of_several_clients_without_an_error(server, users):
@@ -243,7 +243,7 @@ def test_moved_with_its_sources_gone_beside_a_first_server_then_killed_and_resta
             client.recommend(users[:1])
     second.start()
     with Client(second.grpc_url) as client:
-        assert client.recommend(users[:1]).marks == ["personal"]
+        assert client.recommend(users[:1]).statuses == ["personal"]
         pid = second.pid
         backend = psutil.Process(pid).children(recursive=True)[-1]
         backend.kill()  # as the kernel does where memory runs out: Triton itself goes on

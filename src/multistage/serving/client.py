@@ -9,7 +9,7 @@ from tritonclient.utils import InferenceServerException
 
 from multistage.errors import CourseError
 from multistage.loopback import is_local
-from multistage.serving.request import MODEL, Mark, RequestError
+from multistage.serving.request import MODEL, FallbackStatus, RequestError
 
 
 class ServerError(CourseError):
@@ -23,12 +23,12 @@ class Reply:
     user_id: np.ndarray
     ordered_ids: np.ndarray  # int64, (users, largest k); -1 where there is nothing to offer
     ordered_scores: np.ndarray  # float32, likewise; NaN there
-    mark: np.ndarray  # int8, (users,): see Mark
+    fallback_status: np.ndarray  # int8, (users,): see FallbackStatus
 
     @property
-    def marks(self) -> list[str]:
-        """The marks in words."""
-        return [Mark(mark).name.lower() for mark in self.mark]
+    def statuses(self) -> list[str]:
+        """The fallback status of each user in words, such as ``"popular"``."""
+        return [FallbackStatus(status).name.lower() for status in self.fallback_status]
 
 
 def connect(grpc_url: str, local: bool = False) -> Any:

@@ -69,25 +69,6 @@ def redis(port: int, host: str = "127.0.0.1", timeout: float = 0.05) -> dict[str
     return {"type": "redis", "connection_string": f"{host}:{port},{options}"}
 
 
-def create_repository(
-    folder: Path, user_features: pd.DataFrame, online_store: Mapping[str, Any] = SQLITE
-) -> None:
-    """Generate a Feast repository for ``user_features`` in ``folder``, apply and fill it.
-
-    Args:
-        folder: created if it is not there.
-        user_features: one row a user: ``user_id`` int64, ``event_timestamp`` UTC, the features
-            (int64 or float32), and ``seen`` and ``bought``, lists of int64 product ids in the
-            order of time.
-        online_store: Feast's setting of the online store.
-
-    The online store is filled up to the newest ``event_timestamp`` of the data, not to now.
-    """
-    begin_repository(folder, online_store)
-    open_store(folder).apply(feature_view(folder, VIEW, ENTITY, user_features))
-    materialise(folder)
-
-
 def begin_repository(folder: Path, online_store: Mapping[str, Any]) -> None:
     """Write ``feature_store.yaml``, which names the online store; forget an older registry."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,30 +1,17 @@
-"""The four-stage graph, and the thing that answers requests with it."""
+"""What answers requests with a four-stage graph, such as lab 5 builds."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from merlin.dag import Graph
 from merlin.schema import ColumnSchema, Schema
 from merlin.table import NumpyColumn, TensorTable
 
-from multistage.serving.operators import (
-    NO_PRODUCT,
-    EncodeUsers,
-    FilterCandidates,
-    OrderByScore,
-    QueryUserFeatures,
-    RateCandidates,
-    RetrieveCandidates,
-    ScoreCandidates,
-    ServingOperator,
-)
+from multistage.serving.operators import NO_PRODUCT
 from multistage.serving.request import Request, check_request
 from multistage.serving.runtime import ServingRuntime, load_graph
-
-if TYPE_CHECKING:
-    from merlin.systems.dag import Ensemble
 
 REQUEST_SCHEMA = Schema(
     [
@@ -34,35 +21,7 @@ REQUEST_SCHEMA = Schema(
     ]
 )
 AT_ONCE = 1_000  # users
-REPLY = ("user_id", "ordered_ids", "ordered_scores", "mark")
-
-
-def four_stages(
-    exports: Path, candidates: int = 100, order: ServingOperator | None = None
-) -> "Ensemble":
-    """Return the graph retrieve, filter, score, order as one path of operators.
-
-    Args:
-        exports: a folder with what section 4 exported, each artifact a folder in it, and with
-            ``feature_repository``.
-        candidates: how many products a user the ranker judges.
-        order: the last stage; by default the best scores first.
-
-    Twice as many products as needed are retrieved, for the filter to choose from.
-    """
-    from merlin.systems.dag import Ensemble
-
-    path = (
-        REQUEST_SCHEMA.column_names
-        >> QueryUserFeatures(exports)
-        >> EncodeUsers(exports)
-        >> RetrieveCandidates(2 * candidates, exports)
-        >> FilterCandidates(candidates, exports)
-        >> RateCandidates(candidates, exports)
-        >> ScoreCandidates(candidates, exports)
-        >> (order or OrderByScore())
-    )
-    return Ensemble(path[list(REPLY)], REQUEST_SCHEMA)
+REPLY = ("user_id", "ordered_ids", "ordered_scores", "fallback_status")
 
 
 class Recommender:

@@ -12,7 +12,7 @@ LAST_TIME = 4_102_444_800.0  # 2100-01-01, seconds since 1970
 Request = tuple[np.ndarray, np.ndarray, np.ndarray]  # user_id, time, k: one value a user
 
 
-class Mark(IntEnum):
+class FallbackStatus(IntEnum):
     """How a user's answer was made.
 
     Arrays are compared with a member's ``value``: numpy takes 10 microseconds to see that the

@@ -7,24 +7,24 @@ a place that no product fills holds ``NO_PRODUCT``.
 from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
 from multistage.serving.operators.features import QueryUserFeatures
 from multistage.serving.operators.filtering import FilterCandidates
-from multistage.serving.operators.opinions import RateCandidates
 from multistage.serving.operators.ordering import (
     OrderByDiversity,
     OrderBySampling,
     OrderByScore,
 )
 from multistage.serving.operators.retrieval import EncodeUsers, RetrieveCandidates
+from multistage.serving.operators.retrieval_scores import AddRetrievalScores
 from multistage.serving.operators.scoring import ScoreCandidates
 
 __all__ = [
     "NO_PRODUCT",
+    "AddRetrievalScores",
     "EncodeUsers",
     "FilterCandidates",
     "OrderByDiversity",
     "OrderBySampling",
     "OrderByScore",
     "QueryUserFeatures",
-    "RateCandidates",
     "RetrieveCandidates",
     "ScoreCandidates",
     "ServingOperator",

@@ -11,15 +11,16 @@ from merlin.table import TensorTable
 
 from multistage.serving.feature_store import OnlineUserFeatures
 from multistage.serving.operators.base import ServingOperator
-from multistage.serving.request import Mark
+from multistage.serving.request import FallbackStatus
 from multistage.serving.triton import LIVE_REPOSITORY
 
 
 class QueryUserFeatures(ServingOperator):
     """Reads the features of all users of a request from Feast in one call.
 
-    An unknown user gets the defaults of ``context.json`` and the mark ``POPULAR``. If the online
-    store does not answer, every user of the request does, with the mark ``DEGRADED``.
+    An unknown user gets the defaults of ``context.json`` and the fallback status ``POPULAR``. If
+    the online store does not answer, every user of the request gets the defaults, and the fallback
+    status ``DEGRADED``.
     """
 
     artifacts = ("feature_repository", "context")
@@ -33,18 +34,20 @@ class QueryUserFeatures(ServingOperator):
         self.features, self.lists = self._reader.dtypes, self._reader.lists
 
     def adds(self) -> Schema:
-        """Return the feature columns, the ragged lists of products and ``mark``."""
+        """Return the feature columns, the ragged lists of products and ``fallback_status``."""
         columns = [ColumnSchema(name, dtype=dtype) for name, dtype in self.features.items()]
         columns += [ColumnSchema(n, dtype="int64", dims=(None, None)) for n in self.lists]
-        columns.append(ColumnSchema("mark", dtype="int8"))
+        columns.append(ColumnSchema("fallback_status", dtype="int8"))
         return Schema(columns)
 
     def run(self, table: TensorTable) -> dict[str, Any]:
-        """Return one value a user and feature, the lists of products, and the marks."""
+        """Return one value a user and feature, the lists of products, and the fallback status."""
         user_ids = table["user_id"].values
         try:
             columns, lists, known = self._reader.read(user_ids, self._defaults)
-            mark = np.where(known, Mark.PERSONAL.value, Mark.POPULAR.value).astype("int8")
+            status = np.where(
+                known, FallbackStatus.PERSONAL.value, FallbackStatus.POPULAR.value
+            ).astype("int8")
         except Exception:
             # The store's client decides what a lost connection raises; none may lose an answer.
             columns = {
@@ -52,9 +55,9 @@ class QueryUserFeatures(ServingOperator):
                 for name, dtype in self.features.items()
             }
             lists = {name: [np.empty(0, "int64")] * user_ids.size for name in self.lists}
-            mark = np.full(user_ids.size, Mark.DEGRADED.value, "int8")
+            status = np.full(user_ids.size, FallbackStatus.DEGRADED.value, "int8")
         ragged = {name: _ragged(products) for name, products in lists.items()}
-        return {**columns, **ragged, "mark": mark}
+        return {**columns, **ragged, "fallback_status": status}
 
 
 def _ragged(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

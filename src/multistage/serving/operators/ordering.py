@@ -8,7 +8,7 @@ from merlin.table import TensorTable
 
 from multistage.serving.catalog import read_catalog
 from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
-from multistage.serving.request import Mark
+from multistage.serving.request import FallbackStatus
 
 
 class OrderByScore(ServingOperator):
@@ -71,7 +71,7 @@ class OrderBySampling(OrderByScore):
         user = table["user_id"].values.view("uint64")[:, None]
         uniform = _uniform(_mix(_mix(_mix(np.uint64(self.seed), user), when), ids.view("uint64")))
         noisy = logits / self.temperature - np.log(-np.log(uniform))
-        personal = table["mark"].values[:, None] == Mark.PERSONAL.value
+        personal = table["fallback_status"].values[:, None] == FallbackStatus.PERSONAL.value
         return np.where(personal, noisy, scores)
 
 

@@ -1,4 +1,4 @@
-"""Stage one: a query vector a user, and the products nearest to it."""
+"""Stage one: one query vector per user, and the products nearest to it."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import numpy as np
 from merlin.schema import ColumnSchema, Schema
 from merlin.table import TensorTable
 
-from multistage.features import Neighbours
+from multistage.features import EASE
 from multistage.features.candidates import fuse, top_k
 from multistage.serving.catalog import popular_products, read_catalog
-from multistage.serving.neighbours import neighbour_scores
+from multistage.serving.ease_scores import ease_scores
 from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
-from multistage.serving.request import Mark
+from multistage.serving.request import FallbackStatus
 from multistage.serving.saved_model import SavedModel
 
 
@@ -26,7 +26,7 @@ class EncodeUsers(ServingOperator):
         self.dim = self._tower.output_width
 
     def adds(self) -> Schema:
-        """Return ``user_vector``, one row of ``dim`` numbers a user."""
+        """Return ``user_vector``, one row of ``dim`` numbers per user."""
         return Schema([ColumnSchema("user_vector", dtype="float32", dims=(None, self.dim))])
 
     def run(self, table: TensorTable) -> dict[str, np.ndarray]:
@@ -37,22 +37,22 @@ class EncodeUsers(ServingOperator):
 
 
 class RetrieveCandidates(ServingOperator):
-    """Asks two sources for each user apart: the FAISS index, and the neighbours of what was bought.
+    """Takes candidates from two sources for each user: the FAISS index, and EASE on purchases.
 
     Their lists are fused by reciprocal rank. Users without features get popular products. The depth
-    of the search is fixed: a user's candidates depend on nobody else in the request. What the
-    neighbours say of every product is passed on, for the ranker wants to know it too.
+    of the search is fixed: a user's candidates do not depend on the other users in the request. The
+    EASE scores of all products are passed on, because the ranker reads them too.
     """
 
-    artifacts = ("index", "popularity", "neighbours", "item_features")
+    artifacts = ("index", "popularity", "ease", "item_features")
 
     def __init__(self, depth: int, exports: Path | None = None) -> None:
-        """Search ``depth`` products a user: the candidates wanted, and spare ones to filter."""
+        """Search ``depth`` products per user: more than are needed, since some are filtered."""
         self.depth = depth
         super().__init__(exports)
 
     def load(self, exports: Path) -> None:
-        """Read the index, the neighbours and the popular products."""
+        """Read the index, the EASE weights and the popular products."""
         import faiss
 
         # Above this many queries FAISS calls BLAS, which adds up in another order: equal users
@@ -61,7 +61,7 @@ class RetrieveCandidates(ServingOperator):
         # One search is far shorter than waking a second thread.
         faiss.omp_set_num_threads(1)
         self._index = faiss.read_index(str(exports / "index" / "index.faiss"))
-        self._weights = Neighbours.load(exports / "neighbours" / "bought.npz").weights
+        self._weights = EASE.load(exports / "ease" / "bought.npz").weights
         self._catalog = read_catalog(exports / "item_features")
         popular = popular_products(exports / "popularity").ids[: self.depth]
         self._popular = np.full(self.depth, NO_PRODUCT, "int64")
@@ -72,19 +72,19 @@ class RetrieveCandidates(ServingOperator):
         return Schema(
             [
                 ColumnSchema("candidate_ids", dtype="int64", dims=(None, self.depth)),
-                ColumnSchema("neighbour_scores", dtype="float32", dims=(None, None)),
+                ColumnSchema("ease_scores", dtype="float32", dims=(None, None)),
             ]
         )
 
     def run(self, table: TensorTable) -> dict[str, np.ndarray]:
-        """Return the candidates, (users, depth), and the neighbours' scores, (users, products)."""
+        """Return the candidates, (users, depth), and the EASE scores, (users, products)."""
         _, nearest = self._index.search(table["user_vector"].values, self.depth)
         bought, offsets = table["bought"].values, table["bought"].offsets
-        scores = neighbour_scores(
+        scores = ease_scores(
             self._weights, self._catalog.positions(bought), offsets[:-1], offsets[1:]
         )
         lists = [self._catalog.positions(nearest), top_k(scores, self.depth, above=0.0)]
         positions, _ = fuse(lists, self.depth)
         ids = np.where(positions >= 0, self._catalog.ids[positions], NO_PRODUCT)
-        ids[table["mark"].values != Mark.PERSONAL.value] = self._popular
-        return {"candidate_ids": ids, "neighbour_scores": scores}
+        ids[table["fallback_status"].values != FallbackStatus.PERSONAL.value] = self._popular
+        return {"candidate_ids": ids, "ease_scores": scores}

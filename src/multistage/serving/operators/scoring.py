@@ -8,7 +8,7 @@ from merlin.table import TensorTable
 
 from multistage.serving.catalog import Context, popular_products, read_catalog
 from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
-from multistage.serving.request import Mark
+from multistage.serving.request import FallbackStatus
 from multistage.serving.saved_model import SavedModel
 
 
@@ -58,7 +58,7 @@ class ScoreCandidates(ServingOperator):
             # One value a user, or already one a candidate, such as tower_score
             columns[name] = column if column.ndim == 2 else column[:, None]
         scores = self._ranker(columns, positions.shape)[..., 0]
-        popular = table["mark"].values != Mark.PERSONAL.value
+        popular = table["fallback_status"].values != FallbackStatus.PERSONAL.value
         scores[popular] = self._share[positions[popular]]
         scores[ids == NO_PRODUCT] = np.nan
         return {"candidate_scores": scores}

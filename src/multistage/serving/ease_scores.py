@@ -1,4 +1,4 @@
-"""The item-item weights of :class:`multistage.features.Neighbours`, summed while a user waits."""
+"""Scores of :class:`multistage.features.EASE` for the users of one request."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,16 +7,17 @@ from scipy.sparse import csr_matrix
 from multistage.compiled import compiled
 
 
-def neighbour_scores(
+def ease_scores(
     weights: csr_matrix,
     positions: NDArray[np.int64],
     starts: NDArray[np.integer],
     ends: NDArray[np.integer],
 ) -> NDArray[np.float32]:
-    """Return for each user the sum of the weights' rows of what the user has.
+    """Return for each user the sum of the weights' rows of the products that the user has.
 
-    The same as a product of sparse matrices, for lists as they come. A request sums a few thousand
-    weights a user, and scipy would spend most of the time on checking its arguments.
+    The same as :meth:`multistage.features.EASE.scores`, for lists instead of a sparse matrix. A
+    request sums a few thousand weights per user, and scipy would spend most of the time on checking
+    its arguments.
 
     Args:
         weights: ``(products, products)`` float32, from the row's product to others.

@@ -1,7 +1,7 @@
 import numpy as np
 from scipy.sparse import random as random_sparse
 
-from multistage.serving.neighbours import neighbour_scores
+from multistage.serving.ease_scores import ease_scores
 
 
 def test_the_same_as_a_product_of_matrices():
@@ -13,7 +13,7 @@ def test_the_same_as_a_product_of_matrices():
         row[products] = 1
     ends = np.cumsum([len(products) for products in lists])
     starts = ends - [len(products) for products in lists]
-    found = neighbour_scores(weights, np.concatenate(lists), starts, ends)
+    found = ease_scores(weights, np.concatenate(lists), starts, ends)
     assert found.dtype == "float32"
     np.testing.assert_allclose(found, history @ weights.toarray(), rtol=1e-5, atol=1e-6)
 
@@ -22,5 +22,5 @@ def test_a_product_counts_once_and_an_unknown_one_not_at_all():
     weights = random_sparse(6, 6, 0.9, "csr", "float32", np.random.default_rng(1))
     positions = np.array([2, -1, 4, 2])
     once = weights.toarray()[[2, 4]].sum(axis=0)
-    found = neighbour_scores(weights, positions, np.array([0, 4, 1]), np.array([4, 4, 2]))
+    found = ease_scores(weights, positions, np.array([0, 4, 1]), np.array([4, 4, 2]))
     np.testing.assert_allclose(found, [once, np.zeros(6), np.zeros(6)], rtol=1e-6)

@@ -1,8 +1,8 @@
-"""Item-item weights: what people who bought this also buy. A second source of candidates.
+"""EASE (Steck 2019): item-item weights, a linear model in closed form.
 
-The weights are EASE's (Steck 2019), a linear model in closed form. Each product keeps its largest
-weights alone, so that a large catalogue fits into memory, and scores are sparse sums over what a
-person has: no model to run, and a purchase counts the moment it is known.
+Only the largest weights of each product are kept, so that a large catalogue fits into memory. A
+user's scores are sums of the weights of the products that the user has. So there is no model to
+run, and a new purchase changes the scores as soon as it is known.
 """
 
 from pathlib import Path
@@ -29,21 +29,21 @@ def ease_weights(purchases: csr_matrix, regularisation: float) -> NDArray[np.flo
     return weights
 
 
-class Neighbours:
-    """Scores products by the weights of what a person has; see :func:`ease_weights`."""
+class EASE:
+    """Scores products by the weights of the products that a user has; see :func:`ease_weights`."""
 
     def __init__(self, weights: csr_matrix) -> None:
         """Score with ``(n_items, n_items)`` float32 weights: from the row's product to others."""
         self.weights = weights
 
     @classmethod
-    def fit(cls, purchases: csr_matrix, regularisation: float, keep: int = 200) -> "Neighbours":
+    def fit(cls, purchases: csr_matrix, regularisation: float, keep: int = 200) -> "EASE":
         """Learn from purchases.
 
         Args:
             purchases: ``(n_users, n_items)`` 0/1 matrix.
             regularisation: λ of EASE.
-            keep: how many weights into each product are kept, those of the largest size.
+            keep: how many weights into each product are kept, those of the largest absolute value.
         """
         weights = ease_weights(purchases, regularisation).astype(np.float32)
         if keep < len(weights):
@@ -53,7 +53,7 @@ class Neighbours:
         return cls(csr_matrix(weights))
 
     def scores(self, history: csr_matrix) -> NDArray[np.float32]:
-        """Return ``(n, n_items)`` scores for ``(n, n_items)`` 0/1 rows of what people have."""
+        """Return ``(n, n_items)`` scores for ``(n, n_items)`` 0/1 rows of what users have."""
         return (csr_matrix(history, dtype=np.float32) @ self.weights).toarray()
 
     def save(self, file: Path) -> None:
@@ -61,6 +61,6 @@ class Neighbours:
         save_npz(file, self.weights)
 
     @classmethod
-    def load(cls, file: Path) -> "Neighbours":
+    def load(cls, file: Path) -> "EASE":
         """Read what :meth:`save` wrote."""
         return cls(csr_matrix(load_npz(file)))

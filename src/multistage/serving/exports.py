@@ -1,4 +1,4 @@
-"""Put side by side what the graph reads."""
+"""The artifacts that the graph reads, gathered in one folder."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ EXPORTS = (
     "ranker",
     "index",
     "item_embeddings",
-    "neighbours",
+    "ease",
     "item_features",
     "popularity",
     "context",

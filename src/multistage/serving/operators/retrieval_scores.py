@@ -1,4 +1,4 @@
-"""Between filter and ranker: what each source of candidates thinks of every candidate."""
+"""Between filter and ranker: the score and rank that each source gives every candidate."""
 
 from pathlib import Path
 
@@ -7,39 +7,39 @@ import pandas as pd
 from merlin.schema import ColumnSchema, Schema
 from merlin.table import TensorTable
 
-from multistage.features import Neighbours
+from multistage.features import EASE
 from multistage.features.candidates import list_features
 from multistage.serving.catalog import read_catalog
-from multistage.serving.neighbours import neighbour_scores
+from multistage.serving.ease_scores import ease_scores
 from multistage.serving.operators.base import NO_PRODUCT, ServingOperator
 
 NEWEST = 5  # purchases that count as recent
 SOURCES = ("tower", "bought", "recent", "touched", "popular")
 
 
-class RateCandidates(ServingOperator):
+class AddRetrievalScores(ServingOperator):
     """Adds the scores and ranks that the sources give the candidates, as lab 4's ranker reads them.
 
-    The five sources: the two towers; the neighbours of all that the user bought, of the newest
-    purchases, and of all that they touched; popularity.
+    The five sources: the two towers; EASE on all that the user bought, on their newest
+    purchases, and on all that they touched; popularity.
     """
 
-    artifacts = ("item_embeddings", "neighbours", "popularity", "item_features")
-    drops = ("user_vector", "neighbour_scores")
+    artifacts = ("item_embeddings", "ease", "popularity", "item_features")
+    drops = ("user_vector", "ease_scores")
 
     def __init__(self, candidates: int, exports: Path | None = None) -> None:
-        """Rate ``candidates`` products a user."""
+        """Describe ``candidates`` products per user."""
         self.candidates = candidates
         super().__init__(exports)
 
     def load(self, exports: Path) -> None:
-        """Read the products' vectors, the neighbours and the purchases of each product."""
+        """Read the products' vectors, the EASE weights and the purchases of each product."""
         self._catalog = read_catalog(exports / "item_features")
         embeddings = pd.read_parquet(exports / "item_embeddings" / "item_embeddings.parquet")
         embeddings = embeddings.set_index("product_id")["embedding"].loc[self._catalog.ids]
         self._vectors = np.stack(embeddings.to_list()).astype("float32")
-        self._bought = Neighbours.load(exports / "neighbours" / "bought.npz").weights
-        self._touched = Neighbours.load(exports / "neighbours" / "touched.npz").weights
+        self._bought = EASE.load(exports / "ease" / "bought.npz").weights
+        self._touched = EASE.load(exports / "ease" / "touched.npz").weights
         popularity = pd.read_parquet(exports / "popularity" / "popularity.parquet")
         purchases = popularity.set_index("product_id")["purchases"].loc[self._catalog.ids]
         self._popular = np.log1p(purchases.to_numpy("float32"))
@@ -67,9 +67,9 @@ class RateCandidates(ServingOperator):
         vectors = self._vectors[positions]
         scores = {
             "tower": np.einsum("ud,ucd->uc", table["user_vector"].values, vectors),
-            "bought": table["neighbour_scores"].values[users, positions],
-            "recent": neighbour_scores(self._bought, bought, newest, ends)[users, positions],
-            "touched": neighbour_scores(self._touched, seen, first, last)[users, positions],
+            "bought": table["ease_scores"].values[users, positions],
+            "recent": ease_scores(self._bought, bought, newest, ends)[users, positions],
+            "touched": ease_scores(self._touched, seen, first, last)[users, positions],
             "popular": self._popular[positions],
         }
         return list_features(scores, there)
