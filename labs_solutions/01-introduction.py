@@ -479,6 +479,7 @@ flattered = ndcg_of_lists(
 ).mean()
 print(f"{pairs.isin(later).mean():.1%} of the training rows are gone")
 print(f"NDCG@10 of EASE: {flattered:.4f}; honest: {results['EASE']['NDCG@10']:.4f}")
+record("leaked_ndcg_at_10", flattered)
 
 # %% [markdown]
 # Products that a person comes back to are the easy ones. Deleting the earlier row turns them from

@@ -116,10 +116,11 @@ def pairwise_dots(vectors: tf.Tensor) -> tf.Tensor:
     """Return the dot product of each pair of different vectors, each pair once.
 
     Args:
-        vectors: (batch, n, size) float32.
+        vectors: (batch, n, size) float32; n is at least 2.
 
     Returns:
-        (batch, n * (n - 1) / 2) float32, in the order (0, 1), (0, 2), ..., (1, 2), ...
+        (batch, n * (n - 1) / 2) float32, in the order (0, 1), (0, 2), ..., (1, 2), ... Inside a
+        model the batch has no fixed size and NumPy fails: use TensorFlow's functions.
     """
     ### BEGIN SOLUTION
     products = tf.matmul(vectors, vectors, transpose_b=True)
@@ -321,7 +322,7 @@ def bins_for(n_values: int, colliding: float) -> int:
             between 0 and 1, both excluded.
 
     Returns:
-        The smallest m for which 1 - (1 - 1/m) ** (n_values - 1) <= colliding.
+        The smallest m for which 1 - (1 - 1/m) ** (n_values - 1) <= colliding, as an int.
     """
     ### BEGIN SOLUTION
     if n_values == 1:
@@ -612,6 +613,8 @@ print(f"{len(people):,} people, {len(shelf)} products; mean true reward of")
 print(f"  a product at random  {reward.mean():.3f}")
 print(f"  the old policy       {(reward @ shown_by_old).mean():.3f}")
 print(f"  everybody's best ten {best:.3f}")
+record("random_reward", reward.mean())
+record("best_reward", best)
 
 # %% [markdown]
 # The cure is **importance weighting**. A purchase of what the new policy would show often and the
@@ -634,7 +637,8 @@ def off_policy_weight(log_new: tf.Tensor, log_old: tf.Tensor, cap: float) -> tf.
         cap: the largest weight; positive.
 
     Returns:
-        (batch,) float32: new / old, at most `cap`, constant for the gradient.
+        (batch,) float32: new / old, at most `cap`. For the gradient it is a constant: none goes
+        back to `log_new` or `log_old`. It runs inside a loss, so use TensorFlow's functions.
     """
     ### BEGIN SOLUTION
     return tf.stop_gradient(tf.minimum(tf.exp(log_new - log_old), cap))
@@ -858,14 +862,16 @@ def draw_negatives(positives: tf.Tensor, weights: tf.Tensor, n: int, seed: int) 
 
     Args:
         positives: (batch,) int64, the bought product of each row.
-        weights: (products,) float32, how often a product should be drawn, not normalised; 0 for
-            codes that stand for no product.
-        n: negatives a row.
-        seed: same seed, same draws.
+        weights: (products,) float32, how often a product should be drawn, not normalised: they may
+            be very large or very small; 0 for codes that stand for no product.
+        n: negatives per row, perhaps more than there are products.
+        seed: an int, or a scalar int32 tensor. The same seed gives the same draws, another seed
+            others.
 
     Returns:
-        (batch, n) int64. In each row a product other than the positive is drawn in proportion to
-        its weight, with replacement.
+        (batch, n) int64. Each is drawn anew, with replacement, from all products other than the
+        row's positive, in proportion to their weights. It may run inside a traced function, where
+        the batch has no fixed size and NumPy fails: use TensorFlow's functions.
     """
     ### BEGIN SOLUTION
     own = tf.one_hot(positives, len(weights), on_value=True, off_value=False)
@@ -971,7 +977,7 @@ class Coverage(tf.keras.metrics.Metric):
     """The share of products that are in the top k of any row since the last reset.
 
     Args:
-        k: how many products a row is shown.
+        k: how many products a row is shown, at most `products`.
         products: how many there are.
     """
 
@@ -981,7 +987,12 @@ class Coverage(tf.keras.metrics.Metric):
         self.seen = self.add_weight("seen", shape=(products,), initializer="zeros")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Mark in `self.seen`, with 1, the k best of each row of y_pred: (batch, products)."""
+        """Mark in `self.seen`, with 1, the k best of each row of y_pred: (batch, products).
+
+        Of equal scores the product with the lower code comes first. `y_true` and `sample_weight`
+        are not used, and may be None. In `fit` this is traced: the batch has no fixed size and
+        NumPy fails, so use TensorFlow's functions.
+        """
         ### BEGIN SOLUTION
         best = tf.reshape(tf.math.top_k(y_pred, self.k).indices, [-1, 1])
         ones = tf.ones(tf.shape(best)[0], self.seen.dtype)
