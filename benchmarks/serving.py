@@ -1,7 +1,7 @@
 """Measure serving: Merlin's stock graph and ours, each on a real Triton, over gRPC on loopback.
 
 Usage: ``python benchmarks/serving.py [--dataset store] [--profile laptop] [--requests 10000]``.
-It needs section 4's exports, prints a table, and writes ``build/bench/serving.json``. Floor is the
+It needs what labs 4 and 5 made, prints a table, and writes ``build/bench/serving.json``. Floor is the
 median time of the same kernels called bare: query tower, search, ranker on 100 candidates.
 ``python_loop_ms`` tells how fast the machine was meanwhile. A virtual machine that answers one user
 after the other sleeps a thousand times a second, and its host is slow to give it back what it had:
@@ -20,13 +20,11 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from multistage.serving import feature_store
 from multistage.serving.load import Load, run_load
 from multistage.serving.triton import TritonServer
 from multistage.tensorflow_setup import quiet
@@ -60,7 +58,6 @@ def main() -> None:
 
 def measure(workspace: Workspace, folder: Path, requests: int) -> dict[str, float]:
     """Return the figures that the module's docstring promises."""
-    from multistage.serving.exports import gather_exports
     from multistage.serving.graph import four_stages
     from multistage.serving.runtime import ServingRuntime
 
@@ -72,16 +69,15 @@ def measure(workspace: Workspace, folder: Path, requests: int) -> dict[str, floa
     with TritonServer(folder / "stock") as server:
         stock_p50 = float(np.median(ask_stock(server, everybody[:300])[WARM_UP:]) * 1_000)
 
-    exports = gather_exports(workspace, repository)
-    ours = four_stages(exports, workspace.profile.candidates)
-    ours.export(str(folder / "ours"), runtime=ServingRuntime())
+    exports = workspace.read("serving/inputs")
+    ours = workspace.read("serving/model_repository")
     single = list(everybody.reshape(-1, 1))
     batches = [np.resize(everybody[i:], BATCH) for i in range(0, len(everybody), BATCH)]
     large = grown(exports, folder / "large", LARGE)
-    many = four_stages(large, workspace.profile.candidates)
+    many = four_stages(large, workspace.profile.candidates, OrderByScore())
     many.export(str(folder / "many"), runtime=ServingRuntime())
     loop = [python_loop()]
-    with TritonServer(folder / "ours") as server, TritonServer(folder / "many") as wide_server:
+    with TritonServer(ours) as server, TritonServer(folder / "many") as wide_server:
         ready = server.seconds_to_ready
         both = [server, wide_server]
         medians(both, single)
@@ -200,52 +196,6 @@ def grown(exports: Path, folder: Path, products: int) -> Path:
         weights = sparse.kron(copies, sparse.load_npz(file), format="csr")
         sparse.save_npz(file, weights[:products, :products], compressed=False)
     return folder
-
-
-def stock_graph(workspace: Workspace, repository: Path, users: pd.DataFrame) -> Any:
-    """Return Merlin's own graph as lab 5 builds it; fills the feature repository."""
-    from merlin.schema import ColumnSchema, Schema
-    from merlin.systems.dag import Ensemble
-    from merlin.systems.dag.ops.faiss import QueryFaiss
-    from merlin.systems.dag.ops.feast import QueryFeast
-    from merlin.systems.dag.ops.session_filter import FilterCandidates
-    from merlin.systems.dag.ops.softmax_sampling import SoftmaxSampling
-    from merlin.systems.dag.ops.unroll_features import UnrollFeatures
-
-    from multistage.serving.stock import PredictHere, calmly
-
-    items = pd.read_parquet(workspace.read("export/item_features") / "item_features.parquet")
-    products = items.select_dtypes("number").assign(
-        product_id=items["product_id"].astype("int32"),
-        event_timestamp=users["event_timestamp"].max(),
-    )
-    feature_store.begin_repository(repository, feature_store.SQLITE)
-    store = feature_store.open_store(repository)
-    store.apply(
-        feature_store.feature_view(repository, "user_features", "user_id", users)
-        + feature_store.feature_view(repository, "item_features", "product_id", products)
-    )
-    feature_store.materialise(repository)
-
-    columns = [c for c in users if c not in ("user_id", "event_timestamp", "seen", "bought")]
-    with calmly():
-        user = ["user_id"] >> QueryFeast.from_feature_view(store, "user_features", "user_id")
-        near = (
-            user[columns]
-            >> PredictHere(workspace.read("export/query_tower"), "user_vector")
-            >> QueryFaiss(
-                workspace.read("export/index") / "index.faiss", topk=workspace.profile.candidates
-            )
-        )
-        unseen = near >> FilterCandidates(filter_out=user["seen"])
-        product = unseen >> QueryFeast.from_feature_view(
-            store, "item_features", "filtered_ids", include_id=True
-        )
-        pairs = product >> UnrollFeatures("product_id", user[columns] + ["hour", "weekday"])
-        scored = pairs >> PredictHere(workspace.read("export/ranker"), "score")
-        ordered = pairs["product_id"] >> SoftmaxSampling(scored["score"], topk=10)
-        names = ("user_id", "hour", "weekday")
-        return Ensemble(ordered, Schema([ColumnSchema(name, dtype="int64") for name in names]))
 
 
 def ask_stock(server: TritonServer, users: np.ndarray) -> np.ndarray:

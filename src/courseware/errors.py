@@ -13,17 +13,17 @@ class LabError(Exception):
         return [str(self)]
 
 
-def says_all(error: BaseException) -> bool:
-    """Whether the message of ``error`` says all, and no traceback is needed.
+def needs_no_traceback(error: BaseException) -> bool:
+    """Whether the message of ``error`` is enough for the user, without a traceback.
 
-    That is so of the system's errors, and of an error that tells IPython to show no traceback:
-    :class:`LabError` here, and an error of the course's own package.
+    That holds for the operating system's errors, and for errors that tell IPython to show no
+    traceback: :class:`LabError` here, and the errors of the course's own package.
     """
     return isinstance(error, OSError) or hasattr(error, "_render_traceback_")
 
 
-def said(error: Exception) -> str:
-    """Return what an error says, in one line; of the system's, without its number."""
+def message_of(error: Exception) -> str:
+    """Return an error's message in one line; without the number that the system's errors have."""
     if isinstance(error, OSError) and error.strerror:
         what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
         return f"{what}. Free some space, then do it again." if error.errno in _FULL else what

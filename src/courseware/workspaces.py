@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from courseware.course import Course, installed, load
-from courseware.errors import says_all
+from courseware.errors import needs_no_traceback
 
 
 class Workspace(Protocol):
@@ -44,7 +44,7 @@ def workspaces(course: Course) -> Iterator[Workspace]:
         try:
             yield open_workspace(course, dataset, profile)
         except Exception as error:
-            if not says_all(error):
+            if not needs_no_traceback(error):
                 raise
 
 

@@ -1,21 +1,9 @@
-"""The one error that a user can mend: its message says what was wrong and how to go on."""
-
-import errno
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+"""The one error that a user can fix: its message says what was wrong and how to go on."""
 
 
 class CourseError(Exception):
-    """Something the user can mend. The message names the input, what was expected, what to do."""
+    """Something the user can fix. The message names the input, what was expected, what to do."""
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython shows in a notebook in place of a traceback: the message alone."""
         return [str(self)]
-
-
-def said(error: Exception) -> str:
-    """Return what an error says, in one line; of the system's, without its number."""
-    if isinstance(error, OSError) and error.strerror:
-        what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-        return f"{what}. Free some space, then do it again." if error.errno in _FULL else what
-    return str(error)

@@ -24,7 +24,7 @@ def test_packages_are_compared_with_their_pins(tmp_path):
     assert "pytest" in finding.found
     assert "numpy" not in finding.found
     assert "for-others" not in finding.found
-    assert "make setup" in finding.mend
+    assert "make setup" in finding.fix
 
 
 def test_a_lock_is_not_for_another_python(tmp_path, monkeypatch):

@@ -59,7 +59,7 @@ def test_a_read_only_home(course, tmp_path):
     found = json.loads(ended.stdout[ended.stdout.index("[\n") :])
     (line,) = [one for one in found if one["what"] == "home"]
     assert (line["state"], line["found"]) == ("note", f"{home} cannot be written")
-    assert "make lab" in line["mend"]
+    assert "make lab" in line["fix"]
 
 
 def test_a_home_that_does_not_exist_is_not_made(course, tmp_path):

@@ -1,4 +1,4 @@
-"""A full disk and too little memory: both are said, before a run starts where that can be known."""
+"""A full disk and too little memory: both are reported, if possible before a run starts."""
 
 import contextlib
 import json
@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from courseware.authoring import build
-from courseware.course import Course
-from courseware.lab import room
+from courseware.course import Course, installed
 from multistage.workspace import Workspace
 from tests.environments.surroundings import isolated
 
@@ -50,7 +49,7 @@ def test_a_run_that_would_fill_the_disk_does_not_start(small_course):
     assert said.startswith(
         "lab: 19 MB of disk are free in course, and a run in profile ci takes up"
     )
-    assert f"to {room.DISK['ci']} MB. Nothing was changed. Free some space" in said
+    assert f"to {installed().profiles['ci'].disk} MB. Nothing was changed. Free some space" in said
     assert files == "./labs_solutions/01-one.py\n"
 
 
@@ -141,7 +140,7 @@ def test_doctor_knows_the_limit_and_that_cached_files_are_no_use_of_it(group, sm
     (memory,) = [one for one in json.loads(ended.stdout) if one["what"] == "memory"]
     assert 2.7 < float(memory["found"].split(" GB free")[0]) <= 3
     assert memory["state"] == "note"
-    assert "choose --profile ci" in memory["mend"]
+    assert "choose --profile ci" in memory["fix"]
 
 
 def test_a_kernel_that_runs_out_of_memory_ends_in_words_that_a_warning_preceded(

@@ -127,7 +127,7 @@ def test_an_account_that_owns_nothing_but_its_course_looks_and_resets(runs):
     findings = json.loads((runs.unusual / "doctor.json").read_text())
     found = {one["what"]: one for one in findings}
     assert found["home"]["found"] == "/nonexistent does not exist"
-    assert [one for one in findings if "could not be looked at" in one["found"]] == []
+    assert [one for one in findings if "could not be checked" in one["found"]] == []
     reset = json.loads((runs.unusual / "reset.json").read_text())
     assert reset["changed"] == [NOTEBOOK]
     assert '"mine"' in (runs.unusual / reset["backup"] / NOTEBOOK).read_text()

@@ -68,8 +68,8 @@ class CellError(Exception):
         heading: the nearest markdown heading above the cell.
         line: the line of the cell that failed, empty if it is not known.
         name: the class of the error.
-        message: what it said, a few lines at most.
-        calm: whether the error is one that the user can mend, whose message says all.
+        message: the error's message, a few lines at most.
+        calm: whether the user can fix the error, so that its message is shown without a traceback.
     """
 
     heading: str
@@ -133,12 +133,12 @@ def execute(
     except RuntimeError as error:  # nbclient's DeadKernelError; another if it dies at its start
         if "Kernel died" not in str(error):
             raise
-        said = (
+        message = (
             f"The kernel died. {free / 2**30:.1f} GB of memory were free when it started: was that "
             "enough? Close other programs and idle kernels, or choose --profile ci."
         )
         where = _heading(notebook, running) or "the start of its kernel"
-        raise CellError(where, "", "DeadKernelError", said, True) from None
+        raise CellError(where, "", "DeadKernelError", message, True) from None
 
 
 def _cell_error(notebook: NotebookNode, error: Any) -> CellError:

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from courseware.course import installed, load
-from courseware.errors import said, says_all
+from courseware.errors import message_of, needs_no_traceback
 from courseware.lab import build, doctor, grade, reset, run, seats, status
 from courseware.surroundings import drop_foreign_packages, name_a_home
 
@@ -34,7 +34,7 @@ def add_commands() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend ends it with its message alone."""
+    """Run the command line; an error that the user can fix ends it with its message alone."""
     drop_foreign_packages()
     name_a_home()
     sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be anything
@@ -42,7 +42,7 @@ def main() -> None:
         add_commands()
         app()
     except Exception as error:
-        if not says_all(error):
+        if not needs_no_traceback(error):
             raise
-        print(f"lab: {said(error)}", file=sys.stderr)
+        print(f"lab: {message_of(error)}", file=sys.stderr)
         sys.exit(1)

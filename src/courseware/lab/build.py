@@ -43,7 +43,7 @@ def command(
         else:
             for line in found:
                 print(line, file=sys.stderr)
-            print("in step" if not found else "Mend it with: lab build", file=sys.stderr)
+            print("in step" if not found else "Fix it with: lab build", file=sys.stderr)
         raise typer.Exit(1 if found else 0)
     console = Console(stderr=True)
     if execute:

@@ -1,4 +1,4 @@
-"""``lab doctor``: what this machine has, what it lacks, and how to mend it."""
+"""``lab doctor``: what this machine has, what is missing, and how to fix it."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from courseware.course import Course, find_course, installed, load
 from courseware.errors import LabError
-from courseware.lab import room
+from courseware.lab import resources
 from courseware.lab.options import Json, Root
 from courseware.loopback import LOOPBACK, check_loopback
 from courseware.memory import free_bytes
@@ -26,12 +26,12 @@ PORTS = (8888,)  # JupyterLab's; Triton takes free ones
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, how it stands, and what to do if it is not well."""
+    """One line: what was checked, its state, what was found, and how to fix it."""
 
     what: str
     state: Literal["ok", "note", "broken"]
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def command(
@@ -41,7 +41,7 @@ def command(
     root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """Look at this machine: what lacks, and how to mend it.
+    """Look at this machine: what is missing, and how to fix it.
 
     Looks at Python, packages, cores, memory, disk, ports, Triton. The exit code is 1 if a lab
     breaks.
@@ -56,7 +56,7 @@ def command(
 
 
 def examine(course: Path, deep: bool = False) -> Iterator[Finding]:
-    """Yield one finding after the other; ``deep`` adds those that take half a minute."""
+    """Yield the findings in order; ``deep`` adds the checks that take half a minute."""
     known = installed().loads
     checks: list[Callable[[Path], Finding]] = [
         python,
@@ -77,7 +77,7 @@ def examine(course: Path, deep: bool = False) -> Iterator[Finding]:
             yield check(course)
         except Exception as error:
             name = check.__name__.replace("_", " ")
-            yield Finding(name, "note", f"could not be looked at: {type(error).__name__}: {error}")
+            yield Finding(name, "note", f"could not be checked: {type(error).__name__}: {error}")
 
 
 def python(course: Path) -> Finding:
@@ -93,36 +93,36 @@ def python(course: Path) -> Finding:
 def cores(course: Path) -> Finding:
     """Cores this process may use."""
     number = len(os.sched_getaffinity(0))
-    mend = f"The labs take longer than they say. {CORES} or more are better."
-    return Finding("cores", "ok" if number >= CORES else "note", str(number), mend)
+    fix = f"The labs take longer than they say. {CORES} or more are better."
+    return Finding("cores", "ok" if number >= CORES else "note", str(number), fix)
 
 
 def memory(course: Path) -> Finding:
     """Memory that is free, within the limits of a container or a batch system."""
     free = free_bytes() / 2**30
     map_ = Course.read(course)
-    needed = {name: room.memory_needed(map_, name) for name in map_.profiles}
+    needed = {name: resources.memory_needed(map_, name) for name in map_.profiles}
     most = needed[map_.profile]
     small = min(needed, key=needed.__getitem__)
     found = f"{free:.1f} GB free, {most} needed in profile {map_.profile}"
     found += f", {needed[small]} in profile {small}" if small != map_.profile else ""
-    mend = "Kernels may be killed. Close other programs and idle kernels"
+    fix = "Kernels may be killed. Close other programs and idle kernels"
     if free >= most:
         return Finding("memory", "ok", found)
     if free >= needed[small]:
-        return Finding("memory", "note", found, f"{mend}, or choose --profile {small}.")
-    return Finding("memory", "broken", found, f"{mend}.")
+        return Finding("memory", "note", found, f"{fix}, or choose --profile {small}.")
+    return Finding("memory", "broken", found, f"{fix}.")
 
 
 def disk(course: Path) -> Finding:
-    """Room for what the labs make."""
+    """Disk space for what the labs make."""
     map_ = Course.read(course)
-    free, needed = room.free_megabytes(course), map_.profiles[map_.profile].disk
-    mend = "Artifacts cannot be written. Free some space."
+    free, needed = resources.free_megabytes(course), map_.profiles[map_.profile].disk
+    fix = "Artifacts cannot be written. Free some space."
     state = "ok" if free >= needed else "broken"
-    said = f"{free} MB" if free < 10_000 else f"{free >> 10} GB"
-    said += f" free, {needed} MB needed in profile {map_.profile}"
-    return Finding("disk", state, said, mend)
+    found = f"{free} MB" if free < 10_000 else f"{free >> 10} GB"
+    found += f" free, {needed} MB needed in profile {map_.profile}"
+    return Finding("disk", state, found, fix)
 
 
 def home(course: Path) -> Finding:
@@ -130,11 +130,11 @@ def home(course: Path) -> Finding:
     problem = home_problem()
     if not problem:
         return Finding("home", "ok", "can be written")
-    mend = (
+    fix = (
         "JupyterLab does not start by itself. Use make lab, which gives it another home, or: "
         "export HOME=$(mktemp -d). The command lab works."
     )
-    return Finding("home", "note", problem, mend)
+    return Finding("home", "note", problem, fix)
 
 
 def startup(course: Path) -> Finding:
@@ -145,8 +145,8 @@ def startup(course: Path) -> Finding:
     if not files:
         return Finding("IPython", "ok", "no settings of your own")
     names = ", ".join(sorted(file.name for file in files))
-    mend = "Notebooks in JupyterLab run them first, and may differ; lab run and lab build do not."
-    return Finding("IPython", "note", f"your own settings: {names}", mend)
+    fix = "Notebooks in JupyterLab run them first, and may differ; lab run and lab build do not."
+    return Finding("IPython", "note", f"your own settings: {names}", fix)
 
 
 def environment(course: Path) -> Finding:
@@ -156,12 +156,12 @@ def environment(course: Path) -> Finding:
     closed = [folder for folder in sorted(folders) if not folder.stat().st_mode & stat.S_IXOTH]
     if not closed:
         return Finding("environment", "ok", "other accounts can start it")
-    mend = (
+    fix = (
         "Seats of other accounts cannot use it. Put the course outside of that folder and build it "
         "with a Python outside of it: make PYTHON=/usr/bin/python3.11"
     )
     state = "ok" if os.geteuid() else "note"
-    return Finding("environment", state, f"other accounts cannot enter {closed[0]}", mend)
+    return Finding("environment", state, f"other accounts cannot enter {closed[0]}", fix)
 
 
 def loopback(course: Path) -> Finding:
@@ -187,8 +187,8 @@ def ports(course: Path) -> Finding:
                 taken.append(str(port))
     if not taken:
         return Finding("ports", "ok", f"{', '.join(map(str, PORTS))} free")
-    mend = "JupyterLab takes the next free port; its own line tells which."
-    return Finding("ports", "note", f"{', '.join(taken)} taken", mend)
+    fix = "JupyterLab takes the next free port; its own line tells which."
+    return Finding("ports", "note", f"{', '.join(taken)} taken", fix)
 
 
 def _print(findings: list[Finding]) -> None:
@@ -196,5 +196,5 @@ def _print(findings: list[Finding]) -> None:
     marks = {"ok": "[green]OK[/]     ", "note": "[yellow]note[/]   ", "broken": "[red]broken[/] "}
     for finding in findings:
         console.print(f"{marks[finding.state]} {finding.what}: {finding.found}", highlight=False)
-        if finding.state != "ok" and finding.mend:
-            console.print(f"         {finding.mend}", highlight=False)
+        if finding.state != "ok" and finding.fix:
+            console.print(f"         {finding.fix}", highlight=False)

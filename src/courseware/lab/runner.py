@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from courseware.course import Course
 from courseware.errors import LabError
-from courseware.lab import room
+from courseware.lab import resources
 from courseware.workspaces import Workspace, missing_before
 
 
@@ -99,9 +99,9 @@ def run_sections(
     notebooks = [(section, read_source(section)) for section in sections]
     report = report or Report()
     profile = workspace.profile.name
-    room.check_disk(course, profile)
-    if lack := room.memory_problem(course, profile, [s.number for s in sections]):
-        report.warned(lack)
+    resources.check_disk(course, profile)
+    if problem := resources.memory_problem(course, profile, [s.number for s in sections]):
+        report.warned(problem)
     target = course.folder / "build" / "run" / f"{workspace.dataset}-{workspace.profile.name}"
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))

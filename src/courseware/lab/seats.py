@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from courseware.course import MAP, find_course
-from courseware.errors import LabError, said
+from courseware.errors import LabError, message_of
 from courseware.lab import backup, doctor
 from courseware.lab.options import Json
 from courseware.lab.reset import stop
@@ -41,7 +41,7 @@ def create_command(
     made = create(find_course(course), root, number)
     usable = doctor.environment(root)
     if usable.state != "ok":
-        print(f"lab: {usable.found}. {usable.mend}", file=sys.stderr)
+        print(f"lab: {usable.found}. {usable.fix}", file=sys.stderr)
     if as_json:
         print(json.dumps({"created": made}))
     else:
@@ -94,7 +94,7 @@ def reset_command(
         try:
             row["backups"] = [str(folder.relative_to(seat)) for folder in reset(seat, source)]
         except (LabError, OSError) as error:
-            row["problem"] = said(error)
+            row["problem"] = message_of(error)
         rows.append(row)
         if not as_json:
             kept = f"reset, work kept in {', '.join(row['backups'])}" if row["backups"] else ""
@@ -114,7 +114,7 @@ def look_at(seat: Path) -> dict[str, Any]:
             row["passed"] += status.passed
             row["exercises"] += status.exercises
     except (LabError, OSError) as error:
-        row["problem"] = said(error)
+        row["problem"] = message_of(error)
     return row | {"servers": list(servers(seat))}
 
 

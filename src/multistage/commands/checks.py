@@ -27,22 +27,22 @@ def packages(course: Path) -> Finding:
             wrong.append(f"{name} {installed}, pinned {pinned}")
     if not wrong:
         return Finding("packages", "ok", f"{len(pins)} as pinned")
-    said = "; ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
-    mend = f"Results may differ or labs fail. Run: make setup{' PROFILE=gpu' * (kind == 'gpu')}"
-    return Finding("packages", "broken", said, mend)
+    found = "; ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
+    fix = f"Results may differ or labs fail. Run: make setup{' PROFILE=gpu' * (kind == 'gpu')}"
+    return Finding("packages", "broken", found, fix)
 
 
 def shared_memory(course: Path) -> Finding:
-    """Room in /dev/shm, through which Triton talks to its Python backends."""
+    """Free space in /dev/shm, through which Triton talks to its Python backends."""
     import shutil
 
     free = shutil.disk_usage("/dev/shm").free / 2**20
-    mend = (
+    fix = (
         "Triton (lab 5) may not start. Remove what killed servers left there "
         "(/dev/shm/multistage_*), or, in a container: docker run --shm-size=64m"
     )
     state = "ok" if free >= SHARED_MB else "broken"
-    return Finding("shared memory", state, f"{free:.0f} MB free, {SHARED_MB} needed", mend)
+    return Finding("shared memory", state, f"{free:.0f} MB free, {SHARED_MB} needed", fix)
 
 
 def libpython(course: Path) -> Finding:
@@ -57,11 +57,11 @@ def libpython(course: Path) -> Finding:
     try:
         ctypes.CDLL(name)
     except OSError:
-        mend = (
+        fix = (
             "Triton (lab 5) does not start. Remove .venv and run make setup: it takes or fetches a "
             "Python that has this library."
         )
-        return Finding("libpython", "broken", f"no {name}", mend)
+        return Finding("libpython", "broken", f"no {name}", fix)
     return Finding("libpython", "ok", name)
 
 
@@ -85,8 +85,8 @@ def redis(course: Path) -> Finding:
 
     if shutil.which("redis-server"):
         return Finding("Redis", "ok", "redis-server is installed")
-    mend = "Lab 5 uses SQLite. For Redis install its server (Debian, Ubuntu: redis-server)."
-    return Finding("Redis", "note", "not installed", mend)
+    fix = "Lab 5 uses SQLite. For Redis install its server (Debian, Ubuntu: redis-server)."
+    return Finding("Redis", "note", "not installed", fix)
 
 
 def gpu(course: Path) -> Finding:
@@ -119,8 +119,8 @@ def tensorflow_devices(course: Path) -> Finding:
     found = f"{tf.__version__} sees {', '.join(seen) or 'no GPU'}"
     if seen:
         return Finding("TensorFlow", "ok", f"{found}. To use it: make run PROFILE=gpu")
-    mend = f"The labs run on the CPU. {_to_get_the_gpu_build()}"
-    return Finding("TensorFlow", "ok" if device() == "cpu" else "note", found, mend)
+    fix = f"The labs run on the CPU. {_to_get_the_gpu_build()}"
+    return Finding("TensorFlow", "ok" if device() == "cpu" else "note", found, fix)
 
 
 def _built_for_gpus() -> bool:

@@ -29,7 +29,7 @@ def test_this_machine_is_told_line_by_line():
     assert " sees " in findings["TensorFlow"]["found"]
     broken = [one for one in findings.values() if one["state"] == "broken"]
     assert ended.returncode == bool(broken)
-    assert all(one["mend"] for one in findings.values() if one["state"] == "broken")
+    assert all(one["fix"] for one in findings.values() if one["state"] == "broken")
 
 
 def test_a_taken_port_is_named(tmp_path, monkeypatch):
@@ -47,12 +47,12 @@ Usage = namedtuple("Usage", "total used free")
     ("check", "said"),
     [(doctor.disk, "Free some space"), (checks.shared_memory, "--shm-size")],
 )
-def test_a_full_disk_is_broken_and_says_how_to_mend_it(tmp_path, monkeypatch, check, said):
+def test_a_full_disk_is_broken_and_says_how_to_fix_it(tmp_path, monkeypatch, check, said):
     write_map(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10, 9, 1))
     finding = check(tmp_path)
     assert finding.state == "broken"
-    assert said in finding.mend
+    assert said in finding.fix
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**50, 0, 2**50))
     assert check(tmp_path).state == "ok"
 
@@ -65,6 +65,6 @@ def test_a_check_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shutil, "disk_usage", fails)
     findings = {finding.what: finding for finding in doctor.examine(tmp_path)}
-    assert "could not be looked at: OSError: gone" in findings["disk"].found
+    assert "could not be checked: OSError: gone" in findings["disk"].found
     assert "Python" in findings
     assert "GPU" in findings

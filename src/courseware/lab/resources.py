@@ -1,4 +1,4 @@
-"""Check memory and disk before a run, by what runs were measured to take."""
+"""Check memory and disk before a run, against what earlier runs were measured to take."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ from courseware.memory import free_bytes
 
 
 def memory_needed(course: Course, profile: str, numbers: list[int] | None = None) -> float:
-    """Return the largest peak in GB of these sections, by default of all; 0 if it is not known."""
+    """Return the largest peak in GB of these sections, by default of all; 0 if not known."""
     peaks = dict(enumerate(course.profiles.get(profile, Needs()).memory, 1))
     return max([peaks.get(number, 0.0) for number in numbers or peaks], default=0.0)
 
@@ -35,7 +35,7 @@ def free_megabytes(course: Path) -> int:
 
 
 def check_disk(course: Course, profile: str) -> None:
-    """Refuse a run for which the disk has too little room.
+    """Refuse a run if the disk has too little free space for it.
 
     Raises:
         LabError: if less is free than a run of this profile takes.
