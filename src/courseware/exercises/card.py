@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Literal
 
+import numpy as np
+import pandas as pd
+
 from courseware.exercises.shell import find_notebook
 
 Kind = Literal["passed", "wrong", "open", "hint", "solution"]
@@ -18,6 +21,8 @@ _COLOURS = {
     "solution": "#3d85c6",
 }
 _WIDTH = 600  # characters of a shown value
+_ROWS = 12  # of a shown table
+_ENTRIES = 60  # of a shown array
 _CALL = re.compile(r"\w+\([^()]*\)")
 
 
@@ -100,6 +105,21 @@ def shown(value: Any) -> str:
     except Exception as error:
         text = f"<a {type(value).__name__} whose repr raises {type(error).__name__}>"
     return text if len(text) <= _WIDTH else text[:_WIDTH] + " …"
+
+
+def readable(value: Any) -> str:
+    """Return ``value`` as an attendee would write it: arrays and tables shortened."""
+    try:
+        if isinstance(value, pd.DataFrame | pd.Series):
+            return "\n" + value.to_string(max_rows=_ROWS)
+        if hasattr(value, "__array__") and not isinstance(value, type | np.generic):
+            value = np.asarray(value)
+            if value.ndim and not value.size:
+                return f"[] of shape {value.shape}"
+            return np.array2string(value, separator=", ", threshold=_ENTRIES, max_line_width=88)
+    except Exception:
+        return shown(value)
+    return shown(repr(value.item()) if isinstance(value, np.generic) else value)
 
 
 def _fixed(tag: str, text: str) -> str:

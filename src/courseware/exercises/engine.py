@@ -1,8 +1,6 @@
 """``check``, ``hint`` and ``solve``: what an attendee calls."""
 
 import linecache
-import re
-import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,13 +9,24 @@ import numpy as np
 
 from courseware.course import find_course
 from courseware.errors import LabError
-from courseware.exercises.card import Card, shown
+from courseware.exercises.card import Card, readable, shown
 from courseware.exercises.exercise import Exercise, Wrong, find_exercise
 from courseware.exercises.guard import PATIENCE, Printed, TimeUp, guarded, within
 from courseware.exercises.progress import Progress
 from courseware.exercises.running import died, marked
 from courseware.exercises.shell import find_shell
 from courseware.exercises.source import solution
+from courseware.exercises.verdict import (
+    Outcome,
+    Trial,
+    call,
+    fault,
+    own_line,
+    raised,
+    reference_of,
+    refusal,
+    trials_of,
+)
 
 __all__ = ["Exercise", "NotYet", "Unfilled", "Wrong", "check", "hint", "probe", "solve"]
 
@@ -94,41 +103,56 @@ def check(exercise: str, answer: Callable[..., Any]) -> None:
 
 
 def probe(task: Exercise, answer: Callable[..., Any]) -> None:
-    """Run the check of ``task`` on ``answer``: once with a fixed seed, once with a fresh one.
+    """Run ``answer`` on the cases of ``task``, and its ``judge`` if it has one.
 
     Raises:
         Wrong: if the answer is refused, raises, takes too much time or memory, or replaces parts
             of a library.
-        NotImplementedError: if the answer does.
+        NotImplementedError: if the answer is the stub.
     """
     if not callable(answer):
         raise Wrong("Give the function itself, not its result.", "a function", _kind(answer))
+    reference_of(task)
+    with guarded():
+        trials = trials_of(task)
+    outcomes: list[Outcome] = []
     printed = Printed()
     replaced: list[str] = []
     try:
         with guarded() as (printed, replaced):
-            within(task.seconds, partial(_call, task, answer))
+            within(task.seconds, partial(_run, task, answer, trials, outcomes))
     except NotImplementedError:
         raise
     except TimeUp as up:
         raise _wrong(
             f"It did not end within {task.seconds:g} s. Look for a loop that never ends, or for "
             "work that can be done once.",
-            _own_line(up, answer),
+            own_line(up, answer),
             printed,
         ) from None
     except Wrong as wrong:
         wrong.printed = printed.text
         raise
     except (Exception, SystemExit) as error:
-        raise _raised(error, answer, printed) from None
+        line = own_line(error, answer)
+        raise _wrong(raised(error, line), line, printed) from None
     if replaced:
         raise Wrong(f"It replaced {', '.join(replaced)}. Leave the libraries as they are.")
+    with guarded():
+        wrong = refusal(task, trials, outcomes)
+    if wrong is not None:
+        wrong.printed = printed.text
+        raise wrong
 
 
-def _call(task: Exercise, answer: Callable[..., Any]) -> None:
-    for seed in (0, None):
-        task.check(answer, np.random.default_rng(seed))
+def _run(
+    task: Exercise, answer: Callable[..., Any], trials: list[Trial], outcomes: list[Outcome]
+) -> None:
+    for trial in trials:
+        outcomes.append(call(task, answer, trial.arguments, trial.traced))
+    right = not any(map(partial(fault, task), trials, outcomes))
+    if right and task.judge is not None:
+        task.judge(answer, np.random.default_rng(0))
 
 
 def hint(exercise: str) -> None:
@@ -173,11 +197,14 @@ def solve(exercise: str) -> None:
 
 def _wrong_card(name: str, wrong: Wrong, footer: str) -> Card:
     facts = {}
+    if wrong.arguments:
+        named = [f"{argument} = {readable(value)}" for argument, value in wrong.arguments.items()]
+        facts["input"] = "\n".join(named)
     if wrong.expected is not None or wrong.got is not None:
-        facts = {"expected": shown(wrong.expected), "got": shown(wrong.got)}
-    if line := getattr(wrong, "line", ""):
-        facts["your line"] = line
-    if text := getattr(wrong, "printed", "").strip():
+        facts |= {"expected": readable(wrong.expected), "got": readable(wrong.got)}
+    if wrong.line:
+        facts["your line"] = wrong.line
+    if text := wrong.printed.strip():
         facts["printed"] = shown(text)
     return Card("wrong", f"{name}. Not yet", wrong.message, facts, footer)
 
@@ -193,38 +220,10 @@ def _way_on(exercise: str, failures: int) -> str:
     return f'A hint: hint("{exercise}")'
 
 
-def _raised(error: BaseException, answer: Callable[..., Any], printed: Printed) -> Wrong:
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    line = _own_line(error, answer)
-    if isinstance(error, MemoryError):
-        message = "It wants too much memory. Look for a list that grows without end."
-    elif line:
-        message = f"It raised {said}"
-        if isinstance(error, NameError):
-            message += ". Is it spelt right, and imported? After a restart run the cells above."
-    elif isinstance(error, TypeError) and re.search(r"\bargument", str(error)):
-        message = f"It cannot be called as the exercise says: {error}. Keep its line with def."
-    else:
-        message = f"The check could not use what it returned ({said})."
-    return _wrong(message, line, printed)
-
-
 def _wrong(message: str, line: str, printed: Printed) -> Wrong:
     wrong = Wrong(message)
     wrong.line, wrong.printed = line, printed.text
     return wrong
-
-
-def _own_line(error: BaseException, answer: Callable[..., Any]) -> str:
-    """The last line of the attendee's own code in the traceback: his file, or another cell."""
-    code = getattr(answer, "__code__", None) or getattr(type(answer).__call__, "__code__", None)
-    own = code.co_filename if code else ""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == own or "ipykernel_" in frame.filename
-    ]
-    return f"line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
 
 
 def _kind(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +15,29 @@ CHECK_SECONDS = 20.0
 
 
 class Wrong(Exception):
-    """An answer is wrong: raised by a check, shown on the card.
+    """An answer is wrong; shown on the card.
 
     Args:
-        message: what is wrong, in words that name the mistake.
+        message: what is wrong, in plain sentences.
         expected: what should have come; shown beside ``got`` where both help.
         got: what came.
+        arguments: the input that shows it, name -> value.
     """
 
-    def __init__(self, message: str, expected: Any = None, got: Any = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        expected: Any = None,
+        got: Any = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.expected = expected
         self.got = got
+        self.arguments = arguments or {}
+        self.line = ""  # the attendee's own line that raised
+        self.printed = ""
 
 
 @dataclass(frozen=True)
@@ -38,15 +48,32 @@ class Exercise:
         id: ``"2.1"`` is the first exercise of section 2.
         title: a few words, shown on the card and in the stub.
         hints: shown one after the other by ``hint``.
-        check: ``check(answer, rng)`` returns nothing if ``answer`` is right and raises ``Wrong``
-            if it is not. It draws its inputs from ``rng`` and is called with more than one seed.
-        seconds: the most that all of its calls together may take.
+        cases: ``cases(rng)`` yields tuples of positional arguments, from small to large. One fixed
+            seed decides; other seeds give the tests further inputs.
+        mistakes: what the card says -> a function that makes exactly that mistake.
+        reference: the right answer; the lab's own solution if None.
+        use: ``use(answer, *arguments)`` returns what is compared, where a plain call is not enough:
+            the answer is a class, or must be called twice.
+        same: ``same(got, expected, *arguments)`` returns what is wrong, or ``""``; by default
+            ``courseware.exercises.expect.same``.
+        judge: ``judge(answer, rng)`` raises ``Wrong``. Only for what is random or has a state; it
+            runs after the cases.
+        traced: the cases are run again inside ``tf.function``, with arrays as tensors.
+        further: it stands in a further notebook (``labs_solutions/further``), not in a core lab.
+        seconds: the most that all calls of an answer together may take.
     """
 
     id: str
     title: str
     hints: tuple[str, ...]
-    check: Callable[[Any, np.random.Generator], None]
+    cases: Callable[[np.random.Generator], Iterable[tuple[Any, ...]]]
+    mistakes: dict[str, Callable[..., Any]]
+    reference: Callable[..., Any] | None = None
+    use: Callable[..., Any] | None = None
+    same: Callable[..., str] | None = None
+    judge: Callable[[Any, np.random.Generator], None] | None = None
+    traced: bool = False
+    further: bool = False
     seconds: float = CHECK_SECONDS
 
     @property

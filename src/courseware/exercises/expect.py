@@ -1,70 +1,176 @@
-"""The order every check keeps: type, then shape, then value. Properties are the check's own."""
+"""Compare what came with what was expected: type, then shape, then value."""
 
-from typing import Any
+from numbers import Number
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
-from courseware.exercises.exercise import Wrong
+_EXACT = 1e-9  # relative; whole numbers up to a billion differ by more
 
-
-def same_type(got: Any, kind: type | tuple[type, ...], what: str = "The result") -> None:
-    """Refuse ``got`` unless it is a ``kind``; the message starts with ``what``.
-
-    Raises:
-        Wrong: naming both types.
-    """
-    if got is None:
-        raise Wrong(f"{what} is None. Did you forget to return it?", _names(kind), "None")
-    if not isinstance(got, kind):
-        raise Wrong(f"{what} has the wrong type.", _names(kind), type(got).__name__)
+Kind = Literal["None", "True or False", "a number", "text", "a dict", "a set", "a table", "a list"]
 
 
-def number(got: Any, expected: float, what: str = "The result", rtol: float = 1e-5) -> None:
-    """Refuse ``got`` unless it is a number close to ``expected`` (relative ``rtol``).
+def same(
+    got: Any,
+    expected: Any,
+    *_arguments: Any,
+    what: str = "The result",
+    rtol: float = 1e-5,
+    atol: float = 1e-8,
+) -> str:
+    """Return what is wrong with ``got``, or ``""`` if it is what was expected.
 
-    Raises:
-        Wrong: naming both numbers.
-    """
-    same_type(got, (int, float, np.number), what)
-    if not np.isclose(got, expected, rtol=rtol, atol=1e-8, equal_nan=True):
-        raise Wrong(f"{what} is wrong.", f"{expected:.6g}", f"{got:.6g}")
-
-
-def array(got: Any, expected: np.ndarray, what: str = "The result", rtol: float = 1e-5) -> None:
-    """Refuse ``got`` unless it is an array of the shape and the values of ``expected``.
+    Python's and numpy's numbers and arrays or tensors of no dimension are numbers; True and False
+    are not. Lists, tuples, arrays, tensors and series are all lists. Whole numbers and floats of
+    the same value are equal, and so are two nan. Of a table the columns may stand in any order,
+    and the index does not count.
 
     Args:
-        got: an array, or anything that ``numpy.asarray`` takes (a tensor, a list).
-        expected: any shape and dtype.
-        what: the subject of the message.
-        rtol: relative tolerance for floating point; other types must be equal.
-
-    Raises:
-        Wrong: naming both shapes, or the first place that differs.
+        got: what an answer returned.
+        expected: what the reference returned. Whole numbers in it must be met exactly.
+        what: the subject of the sentence.
+        rtol: relative tolerance of floats.
+        atol: absolute tolerance of floats.
     """
-    if got is None or isinstance(got, str | dict | set) or callable(got):
-        same_type(got, (np.ndarray,), what)
-    values = np.asarray(got)
-    if values.dtype == object:
-        raise Wrong(f"{what} is no array of numbers.", "an array", type(got).__name__)
-    if values.shape != expected.shape:
-        raise Wrong(f"{what} has the wrong shape.", expected.shape, values.shape)
-    if np.issubdtype(expected.dtype, np.number) and np.issubdtype(values.dtype, np.number):
-        bad = ~np.isclose(values, expected, rtol=rtol, atol=1e-8, equal_nan=True)
-    else:
-        bad = values != expected
-    if np.any(bad):
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
-        place = f" at {where[0] if len(where) == 1 else where}" if where else ""
-        raise Wrong(
-            f"{what} has a wrong value{place} ({int(np.sum(bad))} of {values.size} differ).",
-            expected[where],
-            values[where],
-        )
+    kind, wanted = _kind(got), _kind(expected)
+    if got is None and expected is not None:
+        return f"{what} is None. Did you forget to return it?"
+    if kind != wanted:
+        return f"{what} has the wrong type: {type(got).__name__}, where {wanted} is expected."
+    tolerance = {"rtol": rtol, "atol": atol}
+    if wanted == "a number":
+        return "" if _close(np.asarray(got), np.asarray(expected), **tolerance) else _wrong(what)
+    if wanted == "a dict":
+        return _dicts(got, expected, what, **tolerance)
+    if wanted == "a set":
+        return _sets(got, expected, what)
+    if wanted == "a table":
+        return _tables(got, expected, what, **tolerance)
+    if wanted == "a list":
+        return _lists(got, expected, what, **tolerance)
+    return "" if got == expected or (got is pd.NaT and expected is pd.NaT) else _wrong(what)
 
 
-def _names(kind: type | tuple[type, ...]) -> str:
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if np.number in kinds:
+def _kind(value: Any) -> Kind | str:
+    if value is None:
+        return "None"
+    if isinstance(value, bool | np.bool_):
+        return "True or False"
+    if isinstance(value, Number):
         return "a number"
-    return " or ".join(k.__name__ for k in kinds)
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, dict):
+        return "a dict"
+    if isinstance(value, set | frozenset):
+        return "a set"
+    if isinstance(value, pd.DataFrame):
+        return "a table"
+    if isinstance(value, list | tuple | range):
+        return "a list"
+    if hasattr(value, "__array__") and not isinstance(value, type | np.generic):
+        array = np.asarray(value)
+        return "a list" if array.ndim else _kind(array.item())
+    return f"a {type(value).__name__}"
+
+
+def _wrong(what: str) -> str:
+    return f"{what} is wrong."
+
+
+def _close(got: np.ndarray, expected: np.ndarray, rtol: float, atol: float) -> np.ndarray:
+    """Return where numbers are equal, as an array of their shape."""
+    if expected.dtype.kind in "iu":
+        if got.dtype.kind in "iu":
+            return got == expected
+        rtol = _EXACT
+    return np.isclose(got, expected, rtol=rtol, atol=atol, equal_nan=True)
+
+
+def _dicts(got: dict, expected: dict, what: str, **tolerance: float) -> str:
+    for key in expected:
+        if key not in got:
+            return f"{what} has no key {key!r}."
+    for key in got:
+        if key not in expected:
+            return f"{what} has a key too many: {key!r}."
+    found = (same(got[k], expected[k], what=f"{what}[{k!r}]", **tolerance) for k in expected)
+    return next(filter(None, found), "")
+
+
+def _sets(got: set, expected: set, what: str) -> str:
+    if missing := expected - got:
+        return f"{what} is missing {_few(missing)}."
+    if extra := got - expected:
+        return f"{what} holds {_few(extra)}, which should not be there."
+    return ""
+
+
+def _few(values: set) -> str:
+    return ", ".join(sorted(map(repr, values))[:5])
+
+
+def _tables(got: pd.DataFrame, expected: pd.DataFrame, what: str, **tolerance: float) -> str:
+    for column in expected.columns:
+        if column not in got.columns:
+            return f"{what} has no column {column!r}."
+    for column in got.columns:
+        if column not in expected.columns:
+            return f"{what} has a column too many: {column!r}."
+    if len(got) != len(expected):
+        return f"{what} has {len(got)} rows, where {len(expected)} are expected."
+    for column in expected.columns:
+        ours, theirs = got[column].tolist(), expected[column].tolist()
+        if said := _lists(ours, theirs, f"{what}, column {column!r},", **tolerance):
+            return said
+    return ""
+
+
+def _lists(got: Any, expected: Any, what: str, **tolerance: float) -> str:
+    ours, theirs = _numbers(got), _numbers(expected)
+    if ours is not None and theirs is not None:
+        return _arrays(ours, theirs, what, **tolerance)
+    got, expected = list(got), list(expected)
+    if len(got) != len(expected):
+        return _length(got, expected, what)
+    found = (
+        same(mine, right, what=f"{what}[{place}]", **tolerance)
+        for place, (mine, right) in enumerate(zip(got, expected, strict=True))
+    )
+    return next(filter(None, found), "")
+
+
+def _numbers(values: Any) -> np.ndarray | None:
+    """Return an array of numbers or truths; None if it is something else, or not rectangular."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        return None
+    return array if array.dtype.kind in "iufcb" else None
+
+
+def _arrays(got: np.ndarray, expected: np.ndarray, what: str, **tolerance: float) -> str:
+    if got.shape != expected.shape:
+        if got.ndim == expected.ndim == 1:
+            return _length(got, expected, what)
+        return f"{what} has the shape {got.shape}, where {expected.shape} is expected."
+    if expected.size and (got.dtype.kind == "b") != (expected.dtype.kind == "b"):
+        wanted = "True or False" if expected.dtype.kind == "b" else "numbers"
+        return f"{what} holds {got.dtype.name}, where {wanted} are expected."
+    bad = ~_close(got, expected, **tolerance)
+    if not bad.any():
+        return ""
+    where = np.argwhere(bad)[0].tolist()
+    came, right = (
+        f"{value:.6g}" if isinstance(value, float) else str(value)
+        for value in (got[tuple(where)].item(), expected[tuple(where)].item())
+    )
+    return (
+        f"{what} has a wrong value at {where}: {came}, where {right} is expected "
+        f"({bad.sum()} of {bad.size} differ)."
+    )
+
+
+def _length(got: Any, expected: Any, what: str) -> str:
+    return f"{what} has {len(got)} entries, where {len(expected)} are expected."

@@ -2,10 +2,13 @@
 
 import ast
 import contextlib
+import json
 import linecache
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from courseware.errors import LabError
@@ -13,6 +16,7 @@ from courseware.exercises.exercise import section_of
 
 BEGIN = "### BEGIN SOLUTION"
 END = "### END SOLUTION"
+_CELL = re.compile(r"^# %%(.*)$", re.MULTILINE)
 
 
 def solution(course: Path, exercise: str) -> str:
@@ -21,24 +25,27 @@ def solution(course: Path, exercise: str) -> str:
     Raises:
         LabError: if its lab or its cell is missing.
     """
-    lines = exercise_cell(_cells(course, exercise), exercise).source.split("\n")
+    lines = exercise_cell(cells_of(course, exercise), exercise).source.split("\n")
     return "\n".join(line for line in lines if line.strip() not in (BEGIN, END))
 
 
+@cache
 def reference(course: Path, exercise: str) -> Callable[..., Any]:
     """Return the solution of ``exercise`` as a function, defined outside any notebook.
+
+    The lab's source is read once per process.
 
     Raises:
         LabError: if its lab or its cell is missing.
     """
-    return answer_in(_cells(course, exercise), exercise)
+    return answer_in(cells_of(course, exercise), exercise)
 
 
 def answer_in(cells: list[Any], exercise: str) -> Callable[..., Any]:
     """Define and return what a notebook hands to ``check(exercise, …)``.
 
-    Only imports and definitions above are run besides the exercise's own cell: none of the work
-    of the notebook. An import or definition that fails is left out.
+    Besides the exercise's own cell only the imports and definitions above are run that it needs:
+    none of the work of the notebook. An import or definition that fails is left out.
 
     Args:
         cells: of a notebook, solved or not.
@@ -50,10 +57,7 @@ def answer_in(cells: list[Any], exercise: str) -> Callable[..., Any]:
     """
     own = exercise_cell(cells, exercise)
     name = _checked_name(cells, exercise)
-    space: dict[str, Any] = {"__name__": f"exercise_{exercise.replace('.', '_')}"}
-    for cell in cells[: cells.index(own)]:
-        if cell.cell_type == "code":
-            _define(cell.source, space)
+    space = definitions_above(cells, exercise)
     code = own.source
     file = f"<exercise {exercise}>"
     linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
@@ -61,6 +65,50 @@ def answer_in(cells: list[Any], exercise: str) -> Callable[..., Any]:
     if name not in space:
         raise LabError(f"Exercise {exercise}: its cell does not define {name}.")
     return space[name]
+
+
+def definitions_above(cells: list[Any], exercise: str) -> dict[str, Any]:
+    """Return what the imports and definitions above the cell of ``exercise`` define.
+
+    Only those are run that the cell needs, itself or by way of others: a definition may do more
+    than define, such as register a class, and imports cost time.
+    """
+    own = exercise_cell(cells, exercise)
+    above = [
+        node
+        for cell in cells[: cells.index(own)]
+        if cell.cell_type == "code"
+        for node in _body(cell.source)
+        if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
+    ]
+    needed = _used(_body(own.source)) | {"*"}
+    chosen: list[ast.stmt] = []
+    while more := [node for node in above if node not in chosen and _defined(node) & needed]:
+        chosen += more
+        needed |= _used(more)
+    space: dict[str, Any] = {"__name__": f"exercise_{exercise.replace('.', '_')}"}
+    for node in above:
+        if node in chosen:
+            with contextlib.suppress(Exception):
+                exec(compile(ast.Module([node], []), "<above>", "exec"), space)
+    return space
+
+
+def _body(source: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(source).body
+    except SyntaxError:  # a line of IPython's own, or an unfinished cell
+        return []
+
+
+def _used(nodes: list[ast.stmt]) -> set[str]:
+    return {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def _defined(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {name.asname or name.name.split(".")[0] for name in node.names}
+    return {node.name}
 
 
 def exercise_cell(cells: list[Any], exercise: str) -> Any:
@@ -87,23 +135,35 @@ def _tagged(cells: list[Any], tag: str) -> Any:
     raise LabError(f"The notebook has no cell tagged {tag}.")
 
 
-def _cells(course: Path, exercise: str) -> list[Any]:
-    import jupytext
+def cells_of(course: Path, exercise: str) -> list[Any]:
+    """Return the cells of the lab, or of the further notebook, that holds ``exercise``.
 
+    Raises:
+        LabError: if there is none.
+    """
     section = section_of(exercise)
-    file = next((course / "labs_solutions").glob(f"{section:02d}-*.py"), None)
-    if file is None:
+    folder = course / "labs_solutions"
+    files = [*folder.glob(f"{section:02d}-*.py"), *folder.glob(f"further/{section:02d}-*.py")]
+    if not files:
         raise LabError(f"The source of section {section} is missing in labs_solutions.")
-    return jupytext.read(file).cells
+    for file in files:
+        cells = read_cells(file.read_text())
+        if any(f"exercise-{exercise}" in cell.metadata["tags"] for cell in cells):
+            return cells
+    raise LabError(f"No source of section {section} has a cell tagged exercise-{exercise}.")
 
 
-def _define(source: str, space: dict[str, Any]) -> None:
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:  # a line of IPython's own, or an unfinished cell
-        return
-    kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
-    for node in body:
-        if isinstance(node, kinds):
-            with contextlib.suppress(Exception):
-                exec(compile(ast.Module([node], []), "<above>", "exec"), space)
+def read_cells(text: str) -> list[SimpleNamespace]:
+    """Return the cells of a source in jupytext's percent format, with what is read of them here.
+
+    (Importing jupytext takes two seconds, and the first check of a notebook would wait for it.)
+    """
+    parts = _CELL.split(text)
+    return [
+        SimpleNamespace(
+            cell_type="markdown" if "[markdown]" in mark else "code",
+            source=source.strip("\n"),
+            metadata={"tags": json.loads(mark.partition("tags=")[2] or "[]")},
+        )
+        for mark, source in zip(parts[1::2], parts[2::2], strict=True)
+    ]
