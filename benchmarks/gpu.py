@@ -2,9 +2,9 @@
 
 ``python benchmarks/gpu.py``, on a machine whose GPU TensorFlow sees, prints what the machine is,
 runs each part on both, and writes ``build/bench/gpu.json``. Labs 2 and 4 are run cell by cell as
-``benchmarks/quality.py`` runs them; for the processor's turn the GPU is hidden from CUDA. The first
-run on a card also translates TensorFlow's kernels for it, where its wheel has none for that card;
-CUDA keeps them, so that a second run says what the training takes.
+``benchmarks/quality.py`` runs them; for the run on the processor the GPU is hidden from CUDA. On a
+new card the first run also compiles TensorFlow's kernels, if its wheel has none for that card. CUDA
+keeps them, so a second run shows the time of the training alone.
 """
 
 import argparse

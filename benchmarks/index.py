@@ -9,7 +9,7 @@ The vectors are simulated after lab 4's trained item vectors (1,470 products, 32
 a mean that holds two fifths of their squared length; of what is left, two fifths lie between
 categories and the rest within them; and the variance of the principal directions falls by about a
 quarter from one to the next. The number of categories grows with the root of the catalogue. A
-query is the mean of three products of one category, with noise: a person with a few purchases.
+query is the mean of three products of one category, with noise: a user with a few purchases.
 
 Scores are inner products. Exact search takes them as they are; the others find *near* vectors, so
 they get the vectors with one more coordinate, after which the nearest is the one of the largest
@@ -135,7 +135,7 @@ def as_distances(products: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray,
     (Bachrach et al. 2014). A coordinate of zeros after it lets PQ cut the vectors into pairs.
 
     Returns:
-        (items, 34) and (people, 34) float32.
+        (items, 34) and (queries, 34) float32.
     """
     squares = np.square(products).sum(axis=1)
     length = np.sqrt(squares.max() - squares)
@@ -172,7 +172,7 @@ def share_found(found: np.ndarray, exact: np.ndarray) -> float:
 
 
 def draw(measured: pd.DataFrame, file: Path) -> None:
-    """Draw recall against latency, a panel a size, memory as the area of a mark; and the rule."""
+    """Draw recall against latency, one panel per size, area for memory, and the rule."""
     figure, axes = plt.subplots(1, len(SIZES), figsize=(12, 4.6), sharex=True, sharey=True)
     for axis, (items, panel) in zip(axes, measured.groupby("items"), strict=True):
         exact = panel.loc[panel["kind"] == "exact", "mib"].item()
@@ -189,7 +189,7 @@ def draw(measured: pd.DataFrame, file: Path) -> None:
                 alpha=0.85,
                 label=f"{kind}: {rows['mib'].iloc[0]:.3g} MiB",
             )
-        axis.set(xscale="log", xlabel="ms a query, one core", title=f"{items:,} products")
+        axis.set(xscale="log", xlabel="ms per query, one core", title=f"{items:,} products")
         axis.set(ylim=(0, 1.04))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.legend(fontsize=8, loc="lower right", markerscale=0.7, framealpha=0.9)

@@ -128,7 +128,7 @@ def ours(files: list[Path], aside: Path) -> dict:
 
 
 def raw(files: list[Path], aside: Path) -> dict:
-    """Read the same bytes with pyarrow on all cores, all columns, and drop them: a floor."""
+    """Read the same bytes with pyarrow on all cores, all columns, and drop them."""
     import pyarrow.dataset
 
     scanner = pyarrow.dataset.dataset(files, format="csv").scanner()

@@ -1,15 +1,15 @@
-"""What more workers buy: preparation, NVTabular and XGBoost on Dask.
+"""How much more workers speed up preparation, NVTabular and XGBoost on Dask.
 
 ``python benchmarks/scaling.py`` runs each at two sizes, on one and two local worker processes and
 on two workers of a separately started scheduler (``dask scheduler``, ``dask worker``), all of one
-thread. It prints a table and writes ``build/bench/scaling.json``: seconds of the clock, seconds of
-processor time (of all workers and of the client; other processes on the machine lengthen the first
-more than the second), how much the peak memory of the largest worker is above what it held before,
-and what went over the loopback device (of other processes too).
+thread. It prints a table and writes ``build/bench/scaling.json``: wall-clock seconds; seconds of
+processor time (all workers and the client; other processes on the machine lengthen the first more
+than the second); how far the peak memory of the largest worker is above its memory before; and the
+bytes sent over the loopback device (other processes included).
 
 It ends with a check of the formula for time in docs/scaling.md: ``a`` and ``b`` of
 ``a + b * size / workers`` are fitted to what one worker took, and two are predicted. Two workers
-can only be that fast if they had two cores; how many they had stands beside it.
+can only be that fast if they had two cores, so the number of cores that they had is printed too.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main() -> None:
     output = ROOT / "build" / "bench" / "scaling.json"
     output.write_text(json.dumps({"points": points, "formulas": formulas}, indent=1))
     for formula in formulas:
-        print("{what}: {a:.2f} s + {b_per_million:.2f} s a million / workers".format(**formula))
+        print("{what}: {a:.2f} s + {b_per_million:.2f} s per million / workers".format(**formula))
         for line in formula["predictions"]:
             print(
                 "  {cluster:20} {size:>11,} predicted {predicted:.1f} s, measured {measured:.1f} s "

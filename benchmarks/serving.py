@@ -1,11 +1,12 @@
 """Measure serving: Merlin's stock graph and ours, each on a real Triton, over gRPC on loopback.
 
 Usage: ``python benchmarks/serving.py [--dataset store] [--profile laptop] [--requests 10000]``.
-It needs what labs 4 and 5 made, prints a table, and writes ``build/bench/serving.json``. Floor is the
-median time of the same kernels called bare: query tower, search, ranker on 100 candidates.
-``python_loop_ms`` tells how fast the machine was meanwhile. A virtual machine that answers one user
-after the other sleeps a thousand times a second, and its host is slow to give it back what it had:
-``p50_awake_ms`` is the median while something of the lowest priority keeps the cores awake.
+It needs what labs 4 and 5 made, prints a table, and writes ``build/bench/serving.json``.
+``models_alone_p50_ms`` is the median time of query tower, search and ranker on 100 candidates,
+called directly, without graph or server. ``python_loop_ms`` shows how fast the machine was during
+the run. A virtual machine that answers one user after the other sleeps a thousand times per second,
+and its host takes time to give the cores back: ``p50_awake_ms`` is the median while a process of
+the lowest priority keeps the cores busy.
 """
 
 import argparse
@@ -58,13 +59,20 @@ def main() -> None:
 
 def measure(workspace: Workspace, folder: Path, requests: int) -> dict[str, float]:
     """Return the figures that the module's docstring promises."""
-    from multistage.serving.graph import four_stages
+    from multistage.serving.operators import OrderByScore
     from multistage.serving.runtime import ServingRuntime
+    from multistage.serving.stock import calmly
 
-    users = pd.read_parquet(workspace.read("export/user_features") / "user_features.parquet")
+    lab = Course.read(workspace.course).find([5])[0]
+    four_stages, stock_graph = definitions(lab, "four_stages", "stock_graph")
+    names = ("query_tower", "index", "ranker", "user_features")
+    exported = {name: workspace.read(f"export/{name}") for name in names}
+    users = pd.read_parquet(exported["user_features"] / "user_features.parquet")
     everybody = users["user_id"].sample(frac=1, random_state=0).to_numpy()
-    repository = folder / "features"
-    stock = stock_graph(workspace, repository, users)
+    columns = [c for c in users if c not in ("user_id", "event_timestamp", "seen", "bought")]
+    store = open_store(workspace.folder / "serving" / "feature_repository")
+    with calmly():
+        stock = stock_graph(store, exported, columns, workspace.profile.candidates)
     stock.export(str(folder / "stock"))
     with TritonServer(folder / "stock") as server:
         stock_p50 = float(np.median(ask_stock(server, everybody[:300])[WARM_UP:]) * 1_000)
@@ -101,7 +109,7 @@ def measure(workspace: Workspace, folder: Path, requests: int) -> dict[str, floa
         "users_per_second": batched.users_per_second,
         "requests": len(load.latencies),
         "errors": len(load.errors) + len(batched.errors),
-        "floor_p50_ms": floor(exports, workspace.profile.candidates),
+        "models_alone_p50_ms": models_alone(exports, workspace.profile.candidates),
         "p50_ms_at_100k_products": wide,
         "p50_awake_ms_at_100k_products": wide_awake,
         "clients": CLIENTS,
@@ -116,7 +124,7 @@ def measure(workspace: Workspace, folder: Path, requests: int) -> dict[str, floa
 def medians(servers: Sequence[TritonServer], users: Sequence[np.ndarray]) -> list[float]:
     """Return the median milliseconds of one user's request of each server.
 
-    They are asked in turn, so that all have their share of the machine's good and bad minutes.
+    They are asked in turn, so that a slow minute of the machine affects all of them.
     """
     latencies: list[list[float]] = [[] for _ in servers]
     for begin in range(0, 2_000, 200):
@@ -130,7 +138,7 @@ def medians(servers: Sequence[TritonServer], users: Sequence[np.ndarray]) -> lis
 
 @contextmanager
 def awake() -> Iterator[None]:
-    """Keep every core busy with a process that gives way to all others."""
+    """Keep every core busy with a process of the lowest priority."""
     idle = "import os; os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
     busy = [subprocess.Popen([sys.executable, "-c", idle]) for _ in range(os.cpu_count())]
     try:
@@ -142,7 +150,7 @@ def awake() -> Iterator[None]:
 
 
 def python_loop() -> float:
-    """Return the milliseconds of a fixed loop in pure Python: how fast the machine is just now.
+    """Return the milliseconds of a fixed loop in pure Python: how fast the machine is now.
 
     On a shared machine the same request takes 1.7 times as long in one minute as in another, and
     so does this loop. It does not sleep, so it may find the machine faster than a request does.
@@ -217,10 +225,10 @@ def ask_stock(server: TritonServer, users: np.ndarray) -> np.ndarray:
     return np.array(seconds)
 
 
-def floor(exports: Path, candidates: int, repeats: int = 500) -> float:
+def models_alone(exports: Path, candidates: int, repeats: int = 500) -> float:
     """Return the median milliseconds of query tower, search and ranker for one user.
 
-    As the graph has them: twice as many products are found as the ranker is asked about.
+    As in the graph, the search returns twice as many products as the ranker scores.
     """
     import faiss
 
@@ -241,7 +249,7 @@ def floor(exports: Path, candidates: int, repeats: int = 500) -> float:
 
 
 def rate(load: Load) -> float:
-    """Return the requests answered in a second."""
+    """Return the requests answered per second."""
     return len(load.latencies) / load.seconds
 
 

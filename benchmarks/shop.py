@@ -1,4 +1,4 @@
-"""What the simulated shop allows: ceilings and simple baselines, on its test month.
+"""The simulated shop: simple baselines and the oracle as upper bound, on its test month.
 
 ``python benchmarks/shop.py --profile laptop`` prints them and writes ``build/bench/shop.json``.
 """
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def purchase_auc(data: Data) -> dict[str, float]:
-    """AUC of the truth, and of logistic regression with target-encoded products."""
+    """AUC of the oracle, and of logistic regression with target-encoded products."""
     test = data.test
     truth = data.truth.purchase_probability(test["user_id"], test["product_id"], test["timestamp"])
     low = ["cat_0", "cat_1", "cat_2", "brand", "hour", "weekday"]

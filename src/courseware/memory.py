@@ -50,15 +50,15 @@ def _own_groups(groups: Path, membership: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def bounded(room: int) -> Iterator[None]:
-    """Let this process grow by ``room`` bytes in the body; beyond that it gets a ``MemoryError``.
+def bounded(growth: int) -> Iterator[None]:
+    """Let this process grow by ``growth`` bytes in the body; beyond that it gets a ``MemoryError``.
 
     Only memory that is written to counts, and none that is merely reserved.
     """
     import psutil
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = psutil.Process().memory_info().data + room
+    limit = psutil.Process().memory_info().data + growth
     # An infinite limit is -1.
     limit = min(value for value in (limit, soft, hard) if value >= 0)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

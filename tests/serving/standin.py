@@ -14,7 +14,7 @@ PRODUCER = "04-retrieval-and-ranking"
 BRANDS, CATEGORIES = 6, 5
 USER_COLUMNS = ("user", "user_activity", "user_price")
 QUERY_DIM = 8
-OPINIONS = ["tower_score", "bought_score", "recent_rank", "popular_score"]
+SCORE_COLUMNS = ["tower_score", "bought_score", "recent_rank", "popular_score"]
 
 
 def write_exports(
@@ -141,7 +141,7 @@ def _train(rng, user_table, item_table, dim):
             items[["product", "brand", "cat_0", "price", "product_te"]],
             pd.DataFrame({"hour": rng.integers(3, 27, rows), "weekday": rng.integers(3, 10, rows)}),
             pd.DataFrame(
-                rng.normal(size=(rows, len(OPINIONS))).astype("float32"), columns=OPINIONS
+                rng.normal(size=(rows, len(SCORE_COLUMNS))).astype("float32"), columns=SCORE_COLUMNS
             ),
         ],
         axis=1,
@@ -168,7 +168,7 @@ def _train(rng, user_table, item_table, dim):
         number("product_te", [Tags.ITEM]),
     ]
     context = [category("hour", 24, []), category("weekday", 7, [])]
-    context += [number(name, []) for name in OPINIONS]
+    context += [number(name, []) for name in SCORE_COLUMNS]
     target = ColumnSchema("target", dtype="float32", tags=[Tags.BINARY_CLASSIFICATION, Tags.TARGET])
 
     retrieval_schema = Schema([*user_schema, *item_schema])

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import CANDIDATES, NOON
 from lab_5 import create_repository, four_stages
-from standin import OPINIONS
+from standin import SCORE_COLUMNS
 
 from multistage.serving.request import FallbackStatus, RequestError
 
@@ -64,7 +64,7 @@ def test_scores_fall_and_are_those_of_the_ranker(
     ask(users[row : row + 1])
     rated = next(s.table for s in recommender.runtime.steps if s.operator == "AddRetrievalScores")
     place = pd.Index(rated["candidate_ids"].values[0]).get_indexer(everybody["ordered_ids"][row])
-    columns |= {name: rated[name].values[0][place] for name in OPINIONS}
+    columns |= {name: rated[name].values[0][place] for name in SCORE_COLUMNS}
     scores = SavedModel(exports / "ranker")(columns)[:, 0]
     assert np.allclose(scores, everybody["ordered_scores"][row], atol=1e-6)
 

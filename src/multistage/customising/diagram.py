@@ -9,7 +9,7 @@ from typing import Any
 
 LEAF, SEQUENCE, PARALLEL = "leaf", "sequence", "parallel"
 _WIDTH, _HEIGHT = 2.0, 0.62  # of a box
-_GAP, _ROOM = 0.7, 0.18  # between two in a sequence, and between two side by side
+_GAP, _MARGIN = 0.7, 0.18  # between two in a sequence, and between two side by side
 _COLOURS = {"EmbeddingTable": "#dbe9f6", "Dense": "#e6f2dc", "BinaryOutput": "#fbe3d1"}
 _OTHERS = "#f0edf7"
 
@@ -43,7 +43,7 @@ class Node:
         widths, heights = zip(*(child.size for child in self.children), strict=True)
         if self.kind == SEQUENCE:
             return sum(widths) + _GAP * (len(widths) - 1), max(heights)
-        return max(widths), sum(heights) + _ROOM * (len(heights) - 1)
+        return max(widths), sum(heights) + _MARGIN * (len(heights) - 1)
 
 
 def outline(block: Any) -> Node:
@@ -126,7 +126,7 @@ def _place(axis: Any, node: Node, left: float, middle: float) -> tuple[Points, P
             width, height = child.size
             # a short branch stands at the right, beside the ends of the longer ones
             into, out = _place(axis, child, left + node.size[0] - width, top - height / 2)
-            entries, exits, top = entries + into, exits + out, top - height - _ROOM
+            entries, exits, top = entries + into, exits + out, top - height - _MARGIN
         if len(exits) > 2 and all(child.kind == LEAF for child in node.children):
             return _frame(axis, left, middle, *node.size)
         return entries, exits
@@ -147,14 +147,19 @@ def _frame(
     """A frame around boxes of one kind: lines lead to the frame, not to each of them."""
     from matplotlib.patches import Rectangle
 
-    room = _ROOM / 2
-    corner = (left - room, middle - height / 2 - room)
+    margin = _MARGIN / 2
+    corner = (left - margin, middle - height / 2 - margin)
     axis.add_patch(
         Rectangle(
-            corner, width + 2 * room, height + 2 * room, fill=False, edgecolor="0.75", linestyle=":"
+            corner,
+            width + 2 * margin,
+            height + 2 * margin,
+            fill=False,
+            edgecolor="0.75",
+            linestyle=":",
         )
     )
-    return [(left - room, middle)], [(left + width + room, middle)]
+    return [(left - margin, middle)], [(left + width + margin, middle)]
 
 
 def _box(axis: Any, label: str, left: float, middle: float) -> tuple[Points, Points]:
