@@ -1,7 +1,6 @@
-"""Every exercise of every lab: hints, a reference that passes, wrong answers that are refused."""
+"""Every exercise of every lab: hints, a reference that passes, mistakes that are named."""
 
 import copy
-import importlib
 import pickle
 
 import numpy as np
@@ -11,79 +10,69 @@ import pytest
 from courseware.authoring.read import check_id, exercise_id, read_source
 from courseware.course import Course
 from courseware.exercises import Wrong
+from courseware.exercises.card import readable
 from courseware.exercises.engine import probe
 from courseware.exercises.exercise import exercises_of
-from courseware.exercises.source import reference
+from courseware.exercises.verdict import reference_of
 from tests.conftest import COURSE
 
 SECTIONS = Course.read(COURSE).find()
-EXERCISES = {e.id: e for s in SECTIONS for e in exercises_of(s.number).values()}
 
 
-def catalogue(section):
-    name = f"tests.exercises.wrong_answers.section_{section}"
+def known(section):
     try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
+        return exercises_of(section)
+    except (ImportError, TypeError):
         return {}
-    return module.WRONG
 
 
-WRONG = [
-    pytest.param(
-        exercise, answer, said, [s for *_, s in answers if s != said], id=f"{exercise}-{name}"
-    )
-    for section in SECTIONS
-    for exercise, answers in catalogue(section.number).items()
-    for name, answer, said in answers
+EXERCISES = {name: e for s in SECTIONS for name, e in known(s.number).items()}
+MISTAKES = [
+    pytest.param(name, message, mistake, id=f"{name}-{mistake.__name__.strip('_')}")
+    for name, exercise in EXERCISES.items()
+    for message, mistake in exercise.mistakes.items()
 ]
+every_exercise = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
 def test_labs_and_checks_name_the_same_exercises(section):
     cells = read_source(section).cells
-    known = list(exercises_of(section.number))
+    known = [name for name, e in exercises_of(section.number).items() if not e.further]
     assert [e for e in map(exercise_id, cells) if e] == known
     assert [e for e in map(check_id, cells) if e] == known
     assert known
 
 
-@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
-def test_an_exercise_has_hints_and_wrong_answers(exercise):
+@every_exercise
+def test_an_exercise_has_hints_and_mistakes(exercise):
     assert exercise.title
     assert exercise.hints
     assert all(hint.strip() for hint in exercise.hints)
-    wrong = catalogue(exercise.section).get(exercise.id, [])
-    assert len(wrong) >= 3
-    assert len({answer for _, answer, _ in wrong}) == len(wrong)
-    assert len({said for *_, said in wrong}) == len(wrong)
+    assert len(exercise.mistakes) >= 3
+    assert len(set(exercise.mistakes.values())) == len(exercise.mistakes)
+    assert all(message.strip().endswith(".") for message in exercise.mistakes)
 
 
-@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+@every_exercise
+def test_the_cases_are_always_the_same_and_the_first_can_be_read(exercise):
+    first, again = (list(exercise.cases(np.random.default_rng(0))) for _ in range(2))
+    assert [pickle.dumps(case) for case in first] == [pickle.dumps(case) for case in again]
+    for value in first[0] if first else ():
+        assert "…" not in readable(value)
+        assert "..." not in readable(value)
+
+
+@every_exercise
 def test_the_reference_passes(exercise):
-    answer = reference(COURSE, exercise.id)
-    for _ in range(3):  # each time with a fresh seed as well
-        probe(exercise, answer)
+    probe(exercise, reference_of(exercise))
 
 
-@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
-def test_other_seeds_give_other_inputs(exercise):
-    """An answer learnt by heart cannot know them."""
-
-    def inputs(seed):
-        seen = []
-
-        def spied(*given, **named):
-            seen.append(pickle.dumps((given, named)))
-            return answer(*given, **named)
-
-        exercise.check(spied, np.random.default_rng(seed))
-        return set(seen)
-
-    answer = reference(COURSE, exercise.id)
-    assert inputs(1) != inputs(2)
+@pytest.mark.parametrize(("exercise", "message", "mistake"), MISTAKES)
+def test_a_mistake_is_refused_with_its_own_message(exercise, message, mistake):
+    with pytest.raises(Wrong) as refused:
+        probe(EXERCISES[exercise], mistake)
+    assert refused.value.message == message
 
 
 def spoil(value):
@@ -100,32 +89,52 @@ def spoil(value):
         value.clear()
 
 
-@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+@every_exercise
 def test_an_answer_that_spoils_its_inputs_does_no_harm(exercise):
     """It passes, or is told just that."""
-    said = ""
+    answer = reference_of(exercise)
+    if isinstance(answer, type):
+        pytest.skip("a class: its methods are called by `use`")
 
     def spoiling(*given, **named):
-        result = copy.deepcopy(answer(*given, **named))
+        result = answer(*given, **named)
+        if isinstance(result, np.ndarray | pd.DataFrame | dict | list | set | tuple):
+            result = copy.deepcopy(result)
         for value in (*given, *named.values()):
             spoil(value)
         return result
 
-    answer = reference(COURSE, exercise.id)
+    said = ""
     try:
         probe(exercise, spoiling)
     except Wrong as refused:
         said = refused.message
-    assert not said or "changed" in said
+    assert not said or "chang" in said
 
 
-@pytest.mark.parametrize(("exercise", "answer", "said", "to_others"), WRONG)
-def test_a_wrong_answer_is_refused_with_its_own_message(exercise, answer, said, to_others):
+def nothing(*given, **named):
+    return None
+
+
+def something_else(*given, **named):
+    return object()
+
+
+def divides_by_zero(*given, **named):
+    return 1 / 0
+
+
+@every_exercise
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (nothing, "None"),
+        (something_else, "object"),
+        (divides_by_zero, "ZeroDivisionError"),
+    ],
+)
+def test_what_is_no_answer_at_all_is_refused_in_words(exercise, answer, said):
     with pytest.raises(Wrong) as refused:
-        probe(EXERCISES[exercise], answer)
+        probe(exercise, answer)
     assert said in refused.value.message
-    assert [other for other in to_others if other in refused.value.message] == []
-
-
-def test_every_catalogued_exercise_exists():
-    assert {param.values[0] for param in WRONG} <= set(EXERCISES)
+    assert "could not use" not in refused.value.message
