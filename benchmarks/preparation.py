@@ -45,6 +45,7 @@ def main() -> None:
     result = {
         **_point(ours),
         "reference_seconds": reference["seconds"],
+        "reference_peak_rss_mib": reference["peak_rss_mib"],
         "ratio": reference["seconds"] / ours["seconds"],
         "points": [_point(measured[events]["ours"]) for events in sorted(options.points)],
     }
