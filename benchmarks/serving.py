@@ -26,6 +26,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from courseware.authoring.read import definitions
+from courseware.course import Course
+from multistage.serving.feature_store import open_store
 from multistage.serving.load import Load, run_load
 from multistage.serving.triton import TritonServer
 from multistage.tensorflow_setup import quiet

@@ -251,12 +251,16 @@ def filter_candidates(candidates: np.ndarray, seen: list[np.ndarray], keep: int)
     """Return each user's first `keep` candidates that this user has not seen.
 
     Args:
-        candidates: (users, width) product ids, best first; -1 marks an empty place.
-        seen: one array of product ids a user.
-        keep: how many to return a user.
+        candidates: (users, width) product ids from 0, best first, none twice in a row; -1 marks an
+            empty place, anywhere in a row. It may not be changed.
+        seen: one array of product ids per user, of any length and in any order, possibly empty; a
+            product may stand in it more than once, or not be among the candidates. The list may be
+            changed.
+        keep: how many to return per user, at least 1; it may be larger than width.
 
     Returns:
-        (users, keep) product ids in the order of `candidates`; -1 where too few are left.
+        (users, keep) product ids in the order of `candidates`. Places without a product hold -1 and
+        stand at the end of the row.
     """
     ### BEGIN SOLUTION
     kept = np.full((len(candidates), keep), -1, dtype=candidates.dtype)
@@ -284,13 +288,17 @@ def fill_gaps(candidates: np.ndarray, seen: list[np.ndarray], popular: np.ndarra
     """Return `candidates` with the empty places filled by popular products.
 
     Args:
-        candidates: (users, width) product ids; -1 marks an empty place, always at the row's end.
-        seen: one array of product ids a user; not to be offered.
-        popular: (products,) product ids, the most popular first.
+        candidates: (users, width) product ids from 0, none twice in a row and none that the user
+            has seen; -1 marks an empty place, always at the row's end. It may not be changed.
+        seen: one array of product ids per user, possibly empty; not to be offered to this user.
+            The list may be changed.
+        popular: (products,) product ids, each once, the most popular first, possibly fewer than
+            there are empty places. It may not be changed.
 
     Returns:
-        (users, width) product ids. No product twice in a row, nothing that the user has seen;
-        -1 only where even the popular products run out.
+        (users, width) product ids. The candidates stay in their places; the empty places after them
+        hold the most popular products that the row does not hold and that this user has not seen,
+        the most popular first; -1 only where even the popular products run out.
     """
     ### BEGIN SOLUTION
     filled = candidates.copy()
@@ -327,13 +335,16 @@ def sample_top_k(
     """Draw `k` of the candidates without replacement, likelier ones first.
 
     Args:
-        logits: (candidates,) any finite numbers.
-        temperature: above 0; the first draw has probabilities softmax(logits / temperature).
-        k: at most the number of candidates.
+        logits: (candidates,) any finite numbers, whole or fractional, of either sign, possibly
+            thousands apart; not sorted. It may not be changed.
+        temperature: above 0; the first draw has probabilities softmax(logits / temperature), each
+            further draw the same among the candidates that are left.
+        k: from 1 to the number of candidates, both included.
         rng: the only source of chance; `rng.gumbel(size=...)` draws Gumbel noise.
 
     Returns:
-        (k,) indices into `logits`, in the order drawn.
+        (k,) indices into `logits`, in the order drawn: the first draw first. The same state of
+        `rng` gives the same result.
     """
     ### BEGIN SOLUTION
     noisy = logits / temperature + rng.gumbel(size=len(logits))
@@ -518,12 +529,14 @@ def spend_budget(
     """Choose one option for each stage: the most NDCG that the budget allows.
 
     Args:
-        stages: stage -> option -> (milliseconds, NDCG gained).
+        stages: stage -> option -> (milliseconds, NDCG gained), in no particular order. Both are
+            fractional numbers; milliseconds are 0 or more, and a gain may be negative. Every stage
+            has at least one option. The dict may be changed.
         budget: milliseconds for all stages together; to use all of it is allowed.
 
     Returns:
-        stage -> the option chosen; of equally good choices a cheapest one. None if even the
-        cheapest options exceed the budget.
+        stage -> the option chosen, one for every stage, with the largest sum of gains; of equally
+        good choices a cheapest one. None if even the cheapest options exceed the budget.
     """
     ### BEGIN SOLUTION
     best, best_key = None, None
@@ -564,7 +577,7 @@ print(config[: config.index("output")], "...\n", config[config.index("dynamic") 
 #
 # `TritonServer` starts the server that the package `nvidia-pytriton` carries (or the one on PATH,
 # in a container) on free ports of the loopback interface. Loading TensorFlow takes most of the
-# half minute. `MULTISTAGE_FEATURE_REPOSITORY` tells it to ask the live feature store instead of the
+# time. `MULTISTAGE_FEATURE_REPOSITORY` tells it to ask the live feature store instead of the
 # copy in the export.
 
 # %%

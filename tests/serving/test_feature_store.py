@@ -1,14 +1,15 @@
 import shutil
+import sqlite3
 from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
 import pytest
+from lab_5 import create_repository
 
 from multistage.errors import CourseError
 from multistage.serving.feature_store import (
     OnlineUserFeatures,
-    create_repository,
     materialise,
     open_store,
     push_purchase,
@@ -102,3 +103,17 @@ def test_a_purchase_by_a_stranger_is_refused(folder):
 def test_a_folder_without_repository_says_what_to_do(tmp_path):
     with pytest.raises(CourseError, match=r"feature_store\.yaml"):
         open_store(tmp_path)
+
+
+def test_a_library_that_writes_times_otherwise_does_no_harm(tmp_path, users):
+    """nbformat tells sqlite3 so when it is imported, as a check's solution is read, say."""
+    open_store_of = tmp_path / "repository"
+    create_repository(open_store_of, users)
+    before = sqlite3.adapters[(datetime, sqlite3.PrepareProtocol)]
+    try:
+        sqlite3.register_adapter(datetime, datetime.isoformat)
+        push_purchase(open_store_of, int(users["user_id"].iloc[0]), 77, datetime.now(UTC))
+        known = OnlineUserFeatures(open_store_of).row(int(users["user_id"].iloc[0]))
+    finally:
+        sqlite3.adapters[(datetime, sqlite3.PrepareProtocol)] = before
+    assert known["bought"][-1] == 77

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import re
+from typing import Any
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_notebook
@@ -126,3 +127,24 @@ def signatures(source: str) -> dict[str, str]:
             methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
             found[node.name] = ", ".join(f"{m.name}({ast.unparse(m.args)})" for m in methods)
     return found
+
+
+def definitions(section: Section, *names: str) -> list[Any]:
+    """Return functions and classes that a lab defines, so that nobody keeps a copy of them.
+
+    The lab's imports are executed as well, and nothing of its work.
+
+    Raises:
+        AuthoringError: if the lab does not define one of ``names``.
+    """
+    space: dict[str, Any] = {"__name__": section.name}
+    for cell in read_source(section).cells:
+        if cell.cell_type != "code":
+            continue
+        for node in ast.parse(cell.source).body:
+            if isinstance(node, ast.Import | ast.ImportFrom) or getattr(node, "name", "") in names:
+                exec(compile(ast.Module([node], []), section.source.name, "exec"), space)
+    for name in names:
+        if name not in space:
+            raise AuthoringError(f"{section.source.name} does not define {name}.")
+    return [space[name] for name in names]

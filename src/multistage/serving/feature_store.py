@@ -14,6 +14,7 @@ import io
 import logging
 import os
 import socket
+import sqlite3
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
@@ -130,8 +131,21 @@ def open_store(folder: Path) -> Any:
         )
     logging.getLogger("feast").setLevel(logging.ERROR)
     logging.getLogger().addFilter(_is_worth_saying)
+    _write_times_as_feast_does()
     with _calmly():
         return FeatureStore(repo_path=str(folder))
+
+
+def _write_times_as_feast_does() -> None:
+    """Tell the module sqlite3 how Feast writes times into its online store.
+
+    That is a setting of the whole process, and the library that is imported last makes it. nbformat
+    sets another one, and is imported when a solution is read out of a lab.
+    """
+    from feast.infra.online_stores.sqlite import adapt_datetime_epoch, convert_timestamp
+
+    sqlite3.register_adapter(datetime, adapt_datetime_epoch)
+    sqlite3.register_converter("timestamp", convert_timestamp)
 
 
 def _calmly() -> warnings.catch_warnings:
