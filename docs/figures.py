@@ -17,6 +17,7 @@ files in ``benchmarks/results`` and those that ``names`` adds. Edit the template
 
 import argparse
 import json
+import math
 import re
 import statistics
 from collections.abc import Iterable
@@ -33,10 +34,12 @@ BLOCK = re.compile(
 )
 FIELD = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
 FUNCTIONS = {
+    "between": lambda values, digits=1: f"{min(values):.{digits}f} to {max(values):.{digits}f}",
+    "ceil": math.ceil,
     "interval": lambda row: "[{:.3f}, {:.3f}]".format(*row.interval),
-    "max": max,
-    "min": min,
+    "spent": lambda point: f"{point.seconds:.1f} ({point.cpu_seconds:.1f})",
 }
+CORES = 2  # of the machine that docs/scaling.md speaks of
 
 
 class Figures(dict):
@@ -113,6 +116,11 @@ def names(folder: Path) -> dict[str, Any]:
     b = (batch_ms - serving.p50_ms) / (serving.batch - 1)
     known["run"] = Figures(a=serving.p50_ms - b, b=b, batch_ms=batch_ms)
     known["dask"] = dask(known["scaling"])
+    preparation = known["preparation"]
+    known["core_seconds"] = [  # per million events
+        CORES * point.seconds / (point.events / 1e6) for point in (preparation, *preparation.points)
+    ]
+    known["per_million"] = statistics.median(known["core_seconds"])
     # the fastest index of each kind that finds 95 of the 100 nearest among a million products
     good = [row for row in known["index"].measured if row.recall >= 0.95]
     known["million"] = Figures(
@@ -127,7 +135,8 @@ def dask(scaling: Figures) -> Figures:
 
     ``dask.prepare.points[0].one`` is the smaller size on one local worker, ``two`` on two, and
     ``external`` on two of an external scheduler. ``faster`` are the times of one worker through
-    those of two; ``late`` the times of two through those that the formula predicts.
+    those of two; ``work`` the same of processor time, the other way round; ``cores`` how many cores
+    two workers had; ``late`` the times of two through those that the formula predicts.
     """
     short = dict(zip(("local, 1 worker", "local, 2 workers"), ("one", "two"), strict=True))
     jobs = Figures()
@@ -146,11 +155,9 @@ def dask(scaling: Figures) -> Figures:
             cores=[line.cores for line in formula.predictions],
             late=[line.measured / line.predicted for line in formula.predictions],
         )
-    everywhere = [ratio for job in jobs.values() for ratio in job.work]
-    jobs["work"] = Figures(
-        low=min(everywhere), median=statistics.median(everywhere), high=max(everywhere)
-    )
-    return jobs
+    work = [ratio for job in jobs.values() for ratio in job.work]
+    cores = [number for job in jobs.values() for number in job.cores]
+    return Figures(**jobs, work=work, cores=cores)
 
 
 def _by(rows: Iterable[Figures], key: str, **equal: Any) -> dict[Any, list[Figures]]:
