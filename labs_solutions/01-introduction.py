@@ -13,8 +13,8 @@
 # %% [markdown]
 # # 1. Introduction: systems, not models
 #
-# A shop has a few milliseconds to choose ten products out of millions for the person who just
-# opened its page. No single model does that. A chain of four stages does:
+# A shop has a few milliseconds to choose ten products out of millions for the user who just opened
+# its page. No single model can do that. A pipeline of four stages can:
 #
 # ```mermaid
 # flowchart LR
@@ -25,8 +25,8 @@
 # **After this lab you will be able to**
 #
 # * say what each of the four stages is for, and what it costs;
-# * compute recall, NDCG and AUC, and read them beside a baseline and a ceiling;
-# * split a log in time, and recognise two leaks that flatter a recommender;
+# * compute recall, NDCG and AUC, and compare them with a baseline and an upper bound;
+# * split a log in time, and recognise two data leaks that inflate the metrics;
 # * build a whole four-stage recommender from simple parts, and see where it loses purchases.
 #
 # About 30 minutes.
@@ -41,9 +41,9 @@ events = None
 # %% [markdown]
 # ## Why not one good model?
 #
-# Because it is asked about every product. Let us time the two kinds of model that you will meet.
-# *Cheap*: a person and a product are vectors of 32 numbers, and the score is their dot product.
-# *Precise*: a small network reads 150 numbers about this person **with** this product.
+# One model would have to score every product. Let us time the two kinds of model that you will
+# meet. *Cheap*: a user and a product are vectors of 32 numbers, and the score is their dot product.
+# *Precise*: a small network reads 150 numbers about this user **with** this product.
 
 # %%
 import time
@@ -54,7 +54,7 @@ import numpy as np
 rng = np.random.default_rng(0)
 
 
-def nanoseconds_a_product(score, products, n=20_000):
+def nanoseconds_per_product(score, products, n=20_000):
     """Time `score` on n products, best of five."""
     rows = rng.normal(size=(n, products)).astype("float32")
     seconds = []
@@ -65,7 +65,7 @@ def nanoseconds_a_product(score, products, n=20_000):
     return 1e9 * min(seconds) / n
 
 
-person = rng.normal(size=32).astype("float32")
+user = rng.normal(size=32).astype("float32")
 layers = [rng.normal(size=s).astype("float32") for s in ((150, 128), (128, 64), (64, 1))]
 
 
@@ -75,12 +75,12 @@ def network(rows):
     return rows
 
 
-cheap = nanoseconds_a_product(lambda rows: rows @ person, 32)
-precise = nanoseconds_a_product(network, 150)
-print(f"cheap {cheap:,.0f} ns a product, precise {precise:,.0f} ns")
+cheap = nanoseconds_per_product(lambda rows: rows @ user, 32)
+precise = nanoseconds_per_product(network, 150)
+print(f"cheap {cheap:,.0f} ns per product, precise {precise:,.0f} ns")
 
 # %% [markdown]
-# Now the bill for a whole request, against the 20 milliseconds that a page may wait:
+# Now the time of a whole request, compared with the 20 milliseconds that a page may wait:
 
 # %%
 BUDGET = 20  # milliseconds
@@ -93,7 +93,7 @@ axis.loglog(catalogue, catalogue * cheap / 1e6, label="cheap, every product")
 axis.loglog(catalogue, both / 1e6, "--", label="cheap, then precise on 100")
 axis.axhline(BUDGET, color="grey", lw=1)
 axis.text(catalogue[-1], BUDGET * 1.3, f"a budget of {BUDGET} ms", color="grey", ha="right")
-axis.set(xlabel="products in the catalogue", ylabel="milliseconds a request")
+axis.set(xlabel="products in the catalogue", ylabel="milliseconds per request")
 axis.legend()
 plt.show()
 print(f"within {BUDGET} ms on this machine:")
@@ -101,41 +101,43 @@ print(f"  precise, every product: {1e6 * BUDGET / precise:12,.0f} products")
 print(f"  cheap, then precise:    {(1e6 * BUDGET - 100 * precise) / cheap:12,.0f} products")
 
 # %% [markdown]
-# The dashed line is the point. Two stages cost what the cheap model costs and judge like the
-# precise one, as long as the cheap one lets the right products through. Where the lower line meets
-# the budget, even a dot product with each is too slow: an *index* then looks at a small part of
-# them (lab 4).
+# The dashed line is the result to remember. Two stages cost about as much as the cheap model, and
+# they rank like the precise one, as long as the cheap model lets the right products through. Where
+# the lower line meets the budget, even one dot product per product is too slow. An *index* then
+# looks at a small part of the products (lab 4).
 #
-# | stage | its job | lives in | built in |
+# | stage | its job | implemented by | built in |
 # |---|---|---|---|
-# | retrieve | lose nothing: 100 of millions | query tower, vector index (FAISS) | lab 4 |
+# | retrieve | find 100 of millions | query tower, vector index (FAISS) | lab 4 |
 # | filter | rules: bought, unavailable | lists beside the index, Feast | lab 5 |
-# | score | who will buy what, now | ranker, features from Feast | labs 2 to 4 |
-# | order | the page as a whole | the service (Triton) | lab 5 |
+# | score | how likely is each purchase? | ranker, features from Feast | labs 2 to 4 |
+# | order | arrange the page as a whole | the service (Triton) | lab 5 |
 #
 # ## What is a good list?
 #
-# Before any model, the yardsticks. A list of products was shown, and the person then bought some:
-# the **relevant** ones.
+# Before any model, we define the metrics. A list of products was shown, and the user then bought
+# some products: these are the **relevant** ones.
 #
 # * **Recall@k**: which share of the relevant products is among the first k?
-# * **NDCG@k** also asks *how high up*: a hit at rank r counts `1 / log2(r + 1)`, and the sum is
-#   divided by that of a perfect list.
-# * **AUC**, for single scores: of a bought and an unbought product, how often does the bought one
-#   score higher? 0.5 is a coin.
-# * **Coverage**, of all lists together: which share of the catalogue is shown to anybody?
+# * **NDCG@k** also counts *how high* they are: a hit at rank r counts `1 / log2(r + 1)`, and the
+#   sum is divided by that of a perfect list.
+# * **AUC**, for single scores: for a bought and an unbought product, how often does the bought one
+#   score higher? Random scores give 0.5.
+# * **Coverage**, of all lists together: which share of the catalogue is shown to at least one user?
 # * **Novelty**: how surprising is what is shown? A product with a share p of all purchases has
 #   `-log2(p)` bits.
 #
-# By hand, each once:
+# Each computed once by hand:
 #
-# * Five products are shown; of the three relevant ones, the second and the fifth place hold one
-#   each. Recall@5 is 2/3. DCG is `1/log2(3) + 1/log2(6) = 0.631 + 0.387 = 1.018`; a perfect list
-#   would have three hits on top, `1 + 0.631 + 0.5 = 2.131`; NDCG@5 is 1.018 / 2.131 = 0.478.
-# * Bought products score 0.9 and 0.4, the others 0.6 and 0.2. Of the four pairs only 0.4 against
-#   0.6 is the wrong way round: AUC is 3/4.
-# * One person is shown products 0 and 1, another 0 and 2, of a catalogue of four: coverage is 3/4.
-#   With 8, 4, 2 and 2 purchases these have 1, 2, 1 and 3 bits: novelty is 7/4.
+# * Five products are shown. Three products are relevant; two of them are shown, in the second and
+#   the fifth place. Recall@5 is 2/3. DCG is `1/log2(3) + 1/log2(6) = 0.631 + 0.387 = 1.018`; a
+#   perfect list would have three hits on top, `1 + 0.631 + 0.5 = 2.131`; NDCG@5 is 1.018 / 2.131 =
+#   0.478.
+# * Bought products score 0.9 and 0.4, the others 0.6 and 0.2. Of the four pairs only (0.4, 0.6) is
+#   in the wrong order: AUC is 3/4.
+# * The catalogue has four products. One user is shown products 0 and 1, another 0 and 2: coverage
+#   is 3/4. The products were bought 8, 4, 2 and 2 times, so the four shown places have 1, 2, 1 and
+#   3 bits: novelty is their mean, 7/4.
 #
 # ### Exercise 1.1: NDCG@k
 
@@ -145,12 +147,14 @@ def ndcg_at_k(recommended: list[int], relevant: set[int], k: int) -> float:
     """Return NDCG@k of one list.
 
     Args:
-        recommended: product ids, best first; may be shorter or longer than k.
+        recommended: product ids, best first, none twice; may be shorter or longer than k, or
+            empty.
         relevant: the ids that count as hits; at least one.
-        k: how many places of the list count.
+        k: how many places of the list count; at least 1.
 
     Returns:
-        A number from 0 to 1. The perfect list has min(k, len(relevant)) hits on top.
+        A number from 0 to 1. The perfect list has min(k, len(relevant)) hits on top, even if
+        `recommended` is shorter.
     """
     ### BEGIN SOLUTION
     gained = sum(
@@ -169,8 +173,8 @@ from courseware.exercises import check
 check("1.1", ndcg_at_k)
 
 # %% [markdown]
-# A metric of one's own deserves distrust until it agrees with somebody else's. The package has all
-# five, for many lists at once. First the cases from above, yours among them:
+# Do not trust a metric that you wrote until it agrees with another implementation. The package
+# computes all five metrics, for many lists at once. First the cases from above, with your function:
 
 # %%
 from scipy.sparse import csr_matrix
@@ -189,17 +193,17 @@ print(f"coverage  0.750, {catalog_coverage(pages, 4):.3f}")
 print(f"novelty   1.750, {novelty(pages, np.array([8, 4, 2, 2])):.3f}")
 
 # %% [markdown]
-# Then a thousand random people with thirty products each, against scikit-learn:
+# Then a thousand random users with thirty products each, compared with scikit-learn:
 
 # %%
 bought = rng.random((1_000, 30)) < 0.2
-bought[np.arange(1_000), rng.integers(30, size=1_000)] = True  # everybody bought something
+bought[np.arange(1_000), rng.integers(30, size=1_000)] = True  # every user bought something
 scores = rng.random((1_000, 30))
 lists = np.argsort(-scores, axis=1)
 first_ten = np.zeros_like(bought)
 np.put_along_axis(first_ten, lists[:, :10], True, axis=1)
 
-few = bought.sum(axis=1) <= 10  # of more than ten, recall@10 asks only for ten
+few = bought.sum(axis=1) <= 10  # with more than ten, the two definitions of recall@10 differ
 yours = [
     ndcg_at_k(ranked.tolist(), set(np.flatnonzero(wanted).tolist()), 10)
     for ranked, wanted in zip(lists, bought, strict=True)
@@ -219,14 +223,14 @@ for name, difference in {
 # %% [markdown]
 # ## The shop
 #
-# The default data is a simulated shop. It looks like a real one (seven months of views, carts and
-# purchases, a few favourites and a long tail, products that appear and people who turn up late),
-# and it has one thing that no real log has: **it knows its own truth**. For each person and
-# product it can tell how likely a purchase really was. So we can say not only which model is
-# better, but how far all of them are from the best that is possible.
+# The default data is a simulated shop. It looks like a real one: seven months of views, carts and
+# purchases, a few popular products and a long tail, products and users that appear late. And it has
+# one thing that no real log has: **the true purchase probabilities are known**, for each user and
+# product. So we can say not only which model is better, but also how far all models are from the
+# best possible one.
 #
-# A log is events. Here is one visit, and what becomes of it: each product that was put into the
-# cart is one row, and `target` says whether it was also bought in that visit.
+# A log consists of events. Here is one visit, and the table that we make of it: each product that
+# was put into the cart is one row, and `target` says whether it was also bought in that visit.
 
 # %%
 import pandas as pd
@@ -254,8 +258,8 @@ if data.truth is not None:
     display(label(visit)[0][["timestamp", "product_id", "target"]])
 
 # %% [markdown]
-# What is in it? The funnel from a view to a purchase, the long tail of products, the hours of the
-# day. All but the funnel is seen from training: the test month stays unseen.
+# What is in the log? Three plots: the funnel from view to purchase, the long tail of products, and
+# the hours of the day. The last two use only training rows: the test month stays unseen.
 
 # %%
 import json
@@ -290,9 +294,9 @@ low, high = per_hour["mean"].min(), per_hour["mean"].max()
 print(f"from {low:.0%} to {high:.0%} are bought, by the hour")
 
 # %% [markdown]
-# A few products sell, and most hardly do: that is why popularity is a strong guess, and why a
-# system that only follows it shows everybody the same. The hour matters a little, so it belongs to
-# the *request*, not to the person. Now prices, and how the catalogue grows.
+# A few products make most of the sales. So popularity is a strong baseline, but a system that uses
+# popularity alone shows every user the same products. The hour has a small effect. It is a feature
+# of the *request*, not of the user. Now prices, and how the catalogue grows.
 
 # %%
 first_seen = train.groupby("product_id")["timestamp"].min().dt.tz_localize(None).dt.to_period("M")
@@ -316,19 +320,20 @@ plt.show()
 
 cells = len(data.users) * len(data.catalog)
 print(f"{appeared.sum() / len(data.catalog):.0%} of the catalogue came after the first month")
-print(f"{len(train):,} rows fill {len(train) / cells:.1%} of {cells:,} person × product cells")
+print(f"{len(train):,} rows fill {len(train) / cells:.1%} of {cells:,} user × product cells")
 
 # %% [markdown]
-# Prices are spread over orders of magnitude: models will get their logarithm. By itself the price
-# says little about who buys. And nearly all cells of the matrix are empty: whoever fills them has
-# to carry over what is known of *other* people and *other* products.
+# Prices range over orders of magnitude, so the models will get their logarithm. By itself the price
+# says little about whether a product is bought. And nearly all cells of the matrix are empty: a
+# model has to predict them from *other* users and *other* products.
 #
-# ## Cutting in time
+# ## Splitting in time
 #
-# We learn from `train`, choose between models on `valid` (the month before the last), and look at
-# `test` (the last month) once, at the end. **Cut first, tidy afterwards.** One row a person and
-# product is wanted in each part: the last. If repeated pairs are removed *before* the cut, a
-# purchase in the test month deletes rows of training, and the future has written the past.
+# We learn from `train`, choose between models on `valid` (the month before the last), and use
+# `test` (the last month) once, at the end. **Split first, remove repeated rows afterwards.** Each
+# part should have one row per user and product: the last one. If repeated pairs are removed
+# *before* the split, a purchase in the test month deletes rows of training: the training data then
+# depends on the future.
 #
 # ### Exercise 1.2: a split without a leak
 
@@ -337,16 +342,18 @@ print(f"{len(train):,} rows fill {len(train) / cells:.1%} of {cells:,} person ×
 def split_in_time(
     rows: pd.DataFrame, valid: pd.Timestamp, test: pd.Timestamp
 ) -> dict[str, pd.DataFrame]:
-    """Cut interactions in time, then keep one row a person and product in each part.
+    """Cut interactions in time, then keep one row per user and product in each part.
 
     Args:
-        rows: (n, 4) with `user_id`, `product_id`, `timestamp` and `target`, in any order.
+        rows: (n, 4) with `user_id`, `product_id`, `timestamp` and `target`, in any order. The rows
+            of one user and product have different timestamps.
         valid: the first moment that belongs to "valid".
-        test: the first moment that belongs to "test".
+        test: the first moment that belongs to "test"; not before `valid`.
 
     Returns:
-        "train", "valid" and "test": the rows of each part; of several rows with the same user and
-        product inside a part, the latest. Users and products unseen in training stay.
+        "train", "valid" and "test": the rows of each part, in any order; of several rows with the
+        same user and product inside a part, the latest. A part may be empty. Users and products
+        unseen in training stay.
     """
     ### BEGIN SOLUTION
     rows = rows.sort_values("timestamp")
@@ -389,34 +396,34 @@ summary
 record("interactions", sum(len(split) for split in splits.values()))
 
 # %% [markdown]
-# The last two columns matter. Some rows of `test` belong to people or products that training never
-# saw. Many published pipelines drop such rows, and with them the hardest part of the job.
+# The last two columns matter. Some rows of `test` belong to users or products that are
+# not in training. Many published pipelines drop such rows, although they are the hardest ones.
 #
-# ## The task, a floor and a ceiling
+# ## The task, a baseline and an upper bound
 #
-# `Holdout` states the task once, for every recommender of this course: for each person who bought
+# `Holdout` defines the task once, for every recommender of this course: for each user who bought
 # something in the test month, rank the catalogue as it was known at the end of training, without
-# the products that the person already has a training row with. **Relevant** is what the person
-# then bought.
+# the products that the user has a training row with. **Relevant** is what the user then bought.
 
 # %%
 from multistage.evaluation import Holdout
 
 task = Holdout.from_data(data)
-print(f"{len(task.user_ids):,} people, {len(task.product_ids):,} products")
-print(f"{task.relevant.nnz / len(task.user_ids):.2f} purchases a person to find")
-print(f"{1 - task.warm.mean():.1%} of the people are new")
+print(f"{len(task.user_ids):,} users, {len(task.product_ids):,} products")
+print(f"{task.relevant.nnz / len(task.user_ids):.2f} purchases per user to find")
+print(f"{1 - task.warm.mean():.1%} of the users are new")
 
 # %% [markdown]
-# The floor is **popularity**: everybody gets the best sellers, of all time or of the last month. It
-# is surprisingly hard to beat. Three methods without a neural network stand above it:
+# The baseline is **popularity**: every user gets the best sellers, of all time or of the last
+# month. It is surprisingly hard to beat. Three methods without a neural network are better:
 #
-# * **item-kNN** (Sarwar et al. 2001): what was bought by those who bought what you bought;
+# * **item-kNN** (Sarwar et al. 2001): products that are bought by the same users as the products in
+#   the user's history;
 # * **EASE** (Steck 2019): a linear model of all product pairs, solved in closed form;
-# * **ALS** (Hu et al. 2008): people and products as vectors, fitted in turns.
+# * **ALS** (Hu et al. 2008): users and products as vectors, fitted in turns.
 #
-# The ceiling is the **oracle**: the shop's own truth, ranking products by how likely this person
-# was to buy them. It does not reach 1, because what people buy is partly chance.
+# The upper bound is the **oracle**: it ranks products by the shop's true purchase probabilities for
+# this user. It does not reach 1, because what people buy is partly random.
 
 # %%
 from multistage.evaluation import baselines, bootstrap_interval
@@ -427,7 +434,7 @@ results = {}
 
 
 def judge(name, scores):
-    """Keep what there is to say of a score for each person and product."""
+    """Keep the metrics of a score for each user and product."""
     lists = task.top_k(scores, 100)
     ndcg = ndcg_of_lists(lists, task.relevant, 10)
     low, high = bootstrap_interval(ndcg)
@@ -457,16 +464,18 @@ pd.DataFrame(results).T.round(3)
 record("popularity_ndcg_at_10", results["popularity"]["NDCG@10"])
 
 # %% [markdown]
-# `low` and `high` bound a 95% bootstrap interval over people: had we drawn other people from the
-# same crowd, the mean would likely fall between them. Two methods whose intervals overlap widely
-# are not told apart by this test, whatever the third digit says. **Coverage** is the share of the
-# catalogue that anybody is shown among their ten, and **novelty** how surprising the shown products
-# are (`-log2` of their share of purchases): popularity shows everybody the same few.
+# `low` and `high` are the ends of a 95% bootstrap interval over users: with other users of the same
+# shop, the mean would likely lie between them. If the intervals of two methods overlap widely, this
+# test does not separate them, whatever the third digit says. **Coverage** is the share of the
+# catalogue that at least one user is shown among their ten products, and **novelty** how surprising
+# the shown products are (`-log2` of their share of purchases). Popularity is lowest in both: it
+# shows every user the same few products.
 #
-# ## Two leaks, and what they buy
+# ## How much two data leaks inflate the metrics
 #
-# **One: tidy first, cut afterwards.** Same shop, same method, same month. Only the training rows
-# whose pair comes back later are gone, as if repeated pairs had been removed before the cut:
+# **Leak 1: repeated pairs are removed before the split.** Same shop, same method, same month. Only
+# the training rows whose pair occurs again later are missing, as if repeated pairs had been removed
+# before the split:
 
 # %%
 from dataclasses import replace
@@ -482,13 +491,15 @@ print(f"NDCG@10 of EASE: {flattered:.4f}; honest: {results['EASE']['NDCG@10']:.4
 record("leaked_ndcg_at_10", flattered)
 
 # %% [markdown]
-# Products that a person comes back to are the easy ones. Deleting the earlier row turns them from
-# "seen, not asked" into "new, and found". (A data set with one row a pair shows no difference.)
+# Products that a user comes back to are easy to predict. With their earlier row in training they
+# are seen, and not part of the task. Without it they count as new, and are found easily. (A data
+# set with one row per pair shows no difference.)
 #
-# **Two: the user's own target, kept with the product.** A pipeline computes the share of carts that
-# a person buys, and stores it *among the product's features*, with the value of whichever row
-# comes last. We shuffle the products over the rows, so that nothing at all can be learnt of them,
-# and let one question predict: *do the person's share and the product's stored share agree?*
+# **Leak 2: the user's own target is stored with the product.** A pipeline computes the share of
+# carts that a user buys, and stores it *among the product's features*, with the value of whichever
+# row comes last. We shuffle the products over the rows, so that the products carry no information.
+# Then we predict from one number: *how close are the user's share and the share stored with the
+# product?*
 
 # %%
 shuffled = train.assign(product_id=rng.permutation(train["product_id"].to_numpy()))
@@ -499,36 +510,37 @@ shown = shuffled[shuffled["target"] == 1].sample(5_000, random_state=0)
 others = shuffled["product_id"].sample(5_000, random_state=1)  # negatives, by popularity
 
 is_bought = np.repeat([1, 0], 5_000)
-of_person = np.tile(shown["share"], 2)
+of_user = np.tile(shown["share"], 2)
 in_training = np.concatenate([shown["share"], stored[others]])  # bought rows bring their own
 in_service = np.concatenate([stored[shown["product_id"]], stored[others]])
-print(f"AUC in training: {roc_auc_score(is_bought, -abs(of_person - in_training)):.3f}")
-print(f"AUC in service:  {roc_auc_score(is_bought, -abs(of_person - in_service)):.3f}")
+print(f"AUC in training: {roc_auc_score(is_bought, -abs(of_user - in_training)):.3f}")
+print(f"AUC in service:  {roc_auc_score(is_bought, -abs(of_user - in_service)):.3f}")
 
 # %% [markdown]
-# Nearly perfect, on products without any meaning; in service, a coin. Any model that is given both
-# columns finds this. Lab 2 encodes targets of *items only*, out of fold.
+# In training the AUC is nearly perfect, although the products carry no information. In service it
+# is as good as random. Any model that gets both columns learns this. So lab 2 encodes targets of
+# *items only*, out of fold.
 #
 # ## Four stages in their simplest parts
 #
-# **Retrieve.** Cheap and wide: a hundred products for each person, by item-kNN, which only adds up
-# a few rows of a similarity matrix. Its job is not to be right at the top. Its job is to *lose
-# nothing*: what retrieval misses, no later stage can bring back.
+# **Retrieve.** A hundred products for each user, by item-kNN, which is cheap: it only adds up a few
+# rows of a similarity matrix. The order of the hundred does not matter much here. What matters is
+# to *lose few relevant products*: no later stage can bring back what retrieval misses.
 
 # %%
 knn = baselines.item_knn(task.purchases, task.history)
 best_sellers = baselines.popularity(task.purchases, task.history)
-# People without history have no neighbours: best sellers break the ties, and save the newcomers.
+# Users without history get no score from item-kNN: for them best sellers decide, and in ties.
 retrieval_scores = knn + 1e-6 * best_sellers
 retrieved = np.argsort(-retrieval_scores, axis=1, kind="stable")[:, :100]
 retrieved.shape
 
 # %% [markdown]
-# **Filter.** Rules, not taste. A product that the person already had, or that is not for sale any
-# more, must never come out, however well it scores. Filtering eats candidates, so a good filter
-# *back-fills*: it goes on down the ranking until it has enough.
+# **Filter.** The filter applies rules. A product that the user already had, or that is no longer
+# for sale, must never be shown, however high its score. Filtering removes candidates, so a good
+# filter *backfills*: it goes on down the ranking until it has enough.
 #
-# ### Exercise 1.3: a filter that holds, and back-fills
+# ### Exercise 1.3: exclude seen items, then backfill
 
 
 # %% tags=["exercise-1.3"]
@@ -536,10 +548,11 @@ def filter_candidates(ranked: np.ndarray, seen: set[int], available: set[int], n
     """Return the first n products of a ranking that may be shown.
 
     Args:
-        ranked: product ids, best first; a product may occur twice.
-        seen: ids that the person already had.
+        ranked: product ids, best first; may be empty. A product may occur more than once: its
+            first place counts.
+        seen: ids that the user already had.
         available: ids that are for sale.
-        n: how many to return.
+        n: how many to return; at least 1.
 
     Returns:
         n different ids in the order of the ranking; fewer if the ranking holds fewer.
@@ -560,8 +573,8 @@ def filter_candidates(ranked: np.ndarray, seen: set[int], available: set[int], n
 check("1.3", filter_candidates)
 
 # %% [markdown]
-# Now for everybody. A product counts as for sale if anybody put it into a cart in the last 60 days
-# of training.
+# Now for all users. We count a product as for sale if it was put into a cart in the last 60 days of
+# training.
 
 # %%
 lately = train["timestamp"] > train["timestamp"].max() - pd.Timedelta(days=60)
@@ -570,16 +583,16 @@ available = set(np.flatnonzero(on_sale))
 
 ranking = np.argsort(-retrieval_scores, axis=1, kind="stable")
 filtered = np.full((len(ranking), 100), -1)
-for person, ranked in enumerate(ranking):
-    kept = filter_candidates(ranked[:300], set(task.seen[person].indices), available, 100)
-    filtered[person, : len(kept)] = kept
+for user, ranked in enumerate(ranking):
+    kept = filter_candidates(ranked[:300], set(task.seen[user].indices), available, 100)
+    filtered[user, : len(kept)] = kept
 left = (filtered >= 0).sum(axis=1)
-print(f"{left.min()} to {left.max()} candidates a person")
+print(f"{left.min()} to {left.max()} candidates per user")
 
 # %% [markdown]
-# **Score.** Costly and precise: only the candidates are scored, by EASE, a model of all item
-# pairs. With 100 candidates out of a million products, a scorer that is a thousand times slower a
-# product than retrieval is still a tenth of the bill.
+# **Score.** Only the candidates are scored, by EASE, a model of all item pairs. This stage may be
+# slow and precise: for 100 candidates out of a million products, a scorer that needs a thousand
+# times as long per product as retrieval takes only a tenth of retrieval's time.
 
 # %%
 ease_scores = baselines.ease(task.purchases, task.history) + 1e-6 * best_sellers
@@ -590,8 +603,9 @@ by_score = np.argsort(-candidate_scores, axis=1, kind="stable")
 scored = np.take_along_axis(filtered, by_score, axis=1)
 
 # %% [markdown]
-# **Order.** The list as a whole: ten washing machines are a poor page even if each is a good guess.
-# The simplest rule: at most four products of one category among the ten.
+# **Order.** The last stage looks at the list as a whole: ten washing machines are a poor page even
+# if each is a good recommendation. The simplest rule: at most four of the ten products from one
+# category.
 
 # %%
 category = data.catalog["cat_1"].fillna("unknown").to_numpy()
@@ -621,7 +635,7 @@ record("pipeline_ndcg_at_10", pipeline.mean())
 # %% [markdown]
 # ## The stage waterfall
 #
-# Where did the purchases go? For each stage: how many candidates does a person have left, and
+# At which stage are purchases lost? For each stage: how many candidates are left per user, and
 # which share of all held-out purchases is still among them?
 
 # %%
@@ -640,13 +654,14 @@ plt.show()
 stages.round(3)
 
 # %% [markdown]
-# Read it from the top. What retrieval lost is lost for good: that is the ceiling of everything
-# after it. Filtering can even *gain*, because back-filling replaces products that nobody would buy
+# Read it from the top. What retrieval misses stays lost: its share is the upper bound for all later
+# stages. Filtering can even *gain*, because backfilling replaces products that nobody would buy
 # again.
 #
-# ### Exercise 1.4: which stage to mend first?
+# ### Exercise 1.4: which stage to improve first?
 #
-# Pictures are read by people, alarms by programs. Name the stage that loses most.
+# A person can read the plot, but a monitoring program needs a number. Name the stage that loses
+# most.
 
 
 # %% tags=["exercise-1.4"]
@@ -654,13 +669,16 @@ def largest_loss(stages: dict[str, list[list[int]]], relevant: list[set[int]]) -
     """Return the stage that loses the largest share of all purchases, and that share.
 
     Args:
-        stages: name to the products that the stage lets through, one list a person, in the order
-            of the pipeline. Before the first stage nothing is lost.
-        relevant: what each person bought; the same people in the same order.
+        stages: name to the products that the stage lets through, one list per user (none twice,
+            -1 is an empty place), in the order of the pipeline. Before the first stage nothing is
+            lost.
+        relevant: what each user bought, maybe nothing; the same users in the same order. Together
+            they bought at least one product.
 
     Returns:
         The name, and the lost purchases of that stage divided by **all** purchases. A stage that
-        back-fills may gain: its loss is below 0. Of equal losses, the earlier stage.
+        backfills may gain: its loss is below 0. Of stages that lose equally many purchases, the
+        earlier one; so the first one, with 0, if nothing is lost.
     """
     ### BEGIN SOLUTION
     everything = sum(len(bought) for bought in relevant)
@@ -695,18 +713,18 @@ name, lost = largest_loss(
 print(f"{name} loses most: {lost:.1%} of all purchases")
 
 # %% [markdown]
-# Two steps cost nearly everything: what retrieval misses, and the step from a hundred down to ten.
-# Labs 2 and 3 are about better rankers, lab 4 mends retrieval. A loss is not yet a chance: even the
-# oracle, with the whole truth, keeps only part of a month's purchases in a hundred places
-# (`recall@100` in the table above). Lab 4 swaps each stage for an oracle, and so tells what is lost
-# from what could be won.
+# Two steps cause nearly all of the loss: retrieval, and the step from a hundred products to ten.
+# Labs 2 and 3 are about better rankers, lab 4 improves retrieval. Not every loss can be recovered:
+# even the oracle, which knows the true probabilities, has only part of a month's purchases among
+# its first hundred products (`recall@100` in the table above). Lab 4 replaces each stage by an
+# oracle, which shows how much of the loss can be recovered.
 #
 # ## Summary
 #
-# * A recommender is a chain: retrieve wide, filter by rule, score precisely, order as a whole.
-# * Judge on what people did *later*, over the whole catalogue, beside a floor and a ceiling.
-# * Cut in time first. A figure that looks too good has usually seen the future.
-# * Simple parts go far: this pipeline has no neural network in it.
+# * A recommender is a pipeline: retrieve many, filter by rules, score precisely, order the list.
+# * Evaluate on *later* purchases, over the whole catalogue, beside a baseline and an upper bound.
+# * Split in time first. If a figure looks too good, look for a leak from the future.
+# * Simple parts are already good: this pipeline has no neural network in it.
 #
 # **To read.** Järvelin and Kekäläinen, *Cumulated gain-based evaluation of IR techniques* (2002).
 # Covington, Adams and Sargin, *Deep neural networks for YouTube recommendations* (2016), for the
