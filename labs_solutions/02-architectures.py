@@ -11,20 +11,20 @@
 # ---
 
 # %% [markdown]
-# # 2. Popular architectures, compared honestly
+# # 2. Popular architectures, compared under equal conditions
 #
-# A ranker answers one question: *how likely does this person buy this product, now?* This lab
-# prepares features with NVTabular, trains the architectures that everybody names on **one table
-# with one budget**, and reads their figures beside a floor and a ceiling.
+# A ranker answers one question: *how likely does this user buy this product, now?* This lab
+# prepares features with NVTabular, trains the best-known architectures on **one table with one
+# budget**, and compares their figures with a baseline and an upper bound.
 #
 # **After this lab you will be able to**
 #
 # * build an NVTabular workflow with tags and a schema, and save it for serving;
 # * encode a target without leaking it;
 # * train DLRM, DCN-v2, Wide & Deep and DeepFM with Merlin Models, and XGBoost on Dask;
-# * search sizes and regularisation on the validation month, and stop in time;
-# * tell a better model from a luckier one, and a sharp one from an honest one;
-# * choose a loss, and put one question, many classes or two tasks to a network.
+# * search sizes and regularisation on the validation month, and stop training early;
+# * test whether one model is better than another, and whether its probabilities are calibrated;
+# * choose a loss, and train a network for a binary target, for many classes or for two tasks.
 #
 # About 40 minutes.
 
@@ -46,11 +46,11 @@ workspace = Workspace.open(dataset, profile)
 data = datasets.load(workspace, events)
 
 # %% [markdown]
-# Merlin's models take their shape from a **schema**. TensorFlow is told to be repeatable: same
-# seed, same data, same machine, same figures. It is also told to leave two things undone: to
-# rewrite Merlin's Python before it traces a training step (AutoGraph looks for loops over tensors
-# there, and there are none), and to tune how batches are read (ours lie in memory). A lab with many
-# small models would wait longer for these two than for the training.
+# Merlin's models take their inputs from a **schema**. TensorFlow is set to be deterministic: same
+# seed, same data, same machine, same figures. `lean_tensorflow` switches two steps off: AutoGraph,
+# which rewrites Merlin's Python before a training step is traced (it looks for loops over tensors,
+# and there are none), and the tuning of how batches are read (ours are in memory). With many small
+# models, these two steps would take longer than the training.
 
 # %%
 import merlin.models.tf as mm
@@ -67,9 +67,9 @@ lean_tensorflow()
 # %% [markdown]
 # ## What was known, and when
 #
-# How active a person is, and how much they usually pay, are good features, if they are taken **as
-# of the moment**. A training row sees only what came before it; a row of the test month sees the
-# state at the end of training, which is what a feature store will serve.
+# How active a user is, and how much they usually pay, are good features, if they hold only what was
+# known **at that time**. A training row gets the user's state just before it. A row of the test
+# month gets the state at the end of training, which is what a feature store will serve.
 
 # %%
 from multistage.features import add_user_history, user_history
@@ -81,11 +81,11 @@ test = data.test.merge(state, on="user_id", how="left")
 train[["user_id", "timestamp", "price", "user_activity", "user_price"]].tail(3)
 
 # %% [markdown]
-# ## The mean target, without the target
+# ## Target encoding without a leak
 #
-# "Share of carts with this brand that were bought" is a strong feature, and a treacherous one: for
-# a brand with three rows, a third of it *is* the label of the row you look at. The cure is to
-# compute it **out of fold**: each training row gets the mean over rows of the other folds.
+# "Share of carts with this brand that were bought" is a strong feature, and it can leak the target:
+# for a brand with three rows, a third of it *is* the label of the row itself. So it is computed
+# **out of fold**: each training row gets the mean over the rows of the other folds.
 #
 # ### Exercise 2.1: a target encoding that does not leak
 
@@ -101,13 +101,14 @@ def encode_out_of_fold(
 
     Args:
         keys: (n,) the category of each row.
-        target: (n,) 0 or 1, with the same index.
-        fold: (n,) the fold of each row.
-        smoothing: how many rows the overall mean of `target` counts for.
+        target: (n,) 0 or 1, with the same index: any labels, in any order.
+        fold: (n,) the fold of each row: any integers, for example 3 and 7.
+        smoothing: how many rows the overall mean of `target` counts for; above 0.
 
     Returns:
-        (n,) floats: (sum + smoothing * mean) / (count + smoothing), where sum and count run over
-        the rows of the same key in other folds. A key that occurs in one fold only gets the mean.
+        (n,) floats in the order of the rows: (sum + smoothing * mean) / (count + smoothing), where
+        sum and count run over the rows of the same key in other folds, and mean over all rows. A
+        key that occurs in one fold only gets the mean. The arguments are not changed.
     """
     ### BEGIN SOLUTION
     mean = target.mean()
@@ -125,12 +126,12 @@ from courseware.exercises import check
 check("2.1", encode_out_of_fold)
 
 # %% [markdown]
-# The package's `TargetEncoding` does the same for several columns. On later rows it gives one
-# value a key, and needs no target. It encodes **items only**. The 2022 tutorial also encoded the
-# user: that figure, stored with items, tells a model which rows are positive.
+# The package's `TargetEncoding` does the same for several columns. On later rows it gives one value
+# per key, and needs no target. It encodes **items only**. The 2022 tutorial also encoded the user:
+# that figure, stored with items, shows a model which rows are positive (lab 1).
 #
-# What would the leak have looked like? We encode the product in both ways and let the encoding
-# alone, with no model at all, predict.
+# How large would the leak be? We encode the product in both ways and use the encoding itself as the
+# prediction, without a model.
 
 # %%
 from sklearn.metrics import roc_auc_score
@@ -153,12 +154,12 @@ for name, (score, target) in rows.items():
     print(f"AUC of the product's mean target, {name}: {roc_auc_score(target, score):.4f}")
 
 # %% [markdown]
-# The first figure is what a model sees in training when the row's own label is in its feature. The
-# third is what the feature is worth. Out of fold, training is honest about it.
+# The first figure is what a model sees in training if the row's own label is in the feature. The
+# third shows how good the feature is on new rows. Out of fold, the training figure is not higher.
 #
-# NVTabular has a `TargetEncoding` operator, out of fold as well. But it goes by fold at *transform*
-# too, and a row's fold depends on its place in the table. Look what that does to test rows of one
-# product:
+# NVTabular has a `TargetEncoding` operator, which is out of fold as well. But it also uses folds in
+# *transform*, where a row's fold depends on its place in the table. So test rows of one product get
+# different values:
 
 # %%
 from tempfile import TemporaryDirectory
@@ -174,15 +175,16 @@ for name, values in {
     "NVTabular's": stock_test.groupby("product_id")["TE_product_id_target"].nunique(),
     "ours": test.groupby("product_id")["product_id_te"].nunique(),
 }.items():
-    print(f"{name}: {values.mean():.1f} different values a product in the test month")
+    print(f"{name}: {values.mean():.1f} different values per product in the test month")
 
 # %% [markdown]
-# The same product on the third row of a request would be worth something else than on the first.
-# And it cannot transform a request at all, which has no target column. So ours is used below.
+# The same product would get another value in the third row of a request than in the first. And the
+# operator cannot transform a request at all, because a request has no target column. So we use
+# ours.
 #
 # ## An NVTabular workflow
 #
-# Columns go in at the left, `>>` sends them through an operator, and tags say what they mean.
+# Columns are on the left, `>>` sends them through an operator, and tags say what they mean.
 # `Categorify` maps values to codes: 0 is padding, 1 null, 2 unknown, and real values start at 3.
 # The *same* fitted workflow will encode tomorrow's requests.
 
@@ -206,11 +208,11 @@ features = (
 )
 
 # %% [markdown]
-# A shop with prices has three features more: what the person usually pays, the price, and the price
-# **beside others of its category**, for which `JoinGroupby` keeps the category's mean. The named
-# functions live in an importable module: a saved workflow refers to them by name, and a lambda
-# would be pickled into it. (`JoinGroupby` gives a product without a category the mean `inf`; the
-# function answers 0, "as usual".)
+# A shop with prices has three more features: what the user usually pays, the price, and the price
+# **relative to the mean of its category**, which `JoinGroupby` computes. The functions are defined
+# in an importable module, because a saved workflow refers to them by name, while a lambda would be
+# pickled into it. (`JoinGroupby` gives a product without a category the mean `inf`; the function
+# then returns 0, "as usual".)
 
 # %%
 from multistage.features import relative_price
@@ -254,8 +256,8 @@ pd.DataFrame(
 
 # %% [markdown]
 # Labs 3 to 5 start from these tables. A ranker that is served needs every feature at request time,
-# so a feature has to be worth its keep. Whether the relative price is, we shall see below; the labs
-# that serve go without it.
+# so each feature must improve the ranking enough to justify this cost. Below we test the relative
+# price; the labs that serve do without it.
 
 # %%
 served = schema.without(["relative_price"])
@@ -264,12 +266,12 @@ with workspace.write("features/tables", producer="02-architectures") as folder:
         write_table(Dataset(frame[served.column_names], schema=served), folder / name)
 
 # %% [markdown]
-# ## A floor and a ceiling
+# ## A baseline and an upper bound
 #
-# The floor is **logistic regression** on the same features: a weight for each value of each
-# category, people and products included, and one for each number. It adds up effects and knows no
-# interactions: if a network cannot beat it, the network has learnt nothing about *this person with
-# this product*. The ceiling is the **oracle**, the shop's own probability of each purchase.
+# The baseline is **logistic regression** on the same features: a weight for each value of each
+# category, users and products included, and one for each number. It adds up effects and has no
+# interactions: if a network cannot beat it, the network has learned nothing about *this user with
+# this product*. The upper bound is the **oracle**, the shop's true probability of each purchase.
 
 # %%
 import time
@@ -290,7 +292,7 @@ results, scores = {}, {}
 
 
 def judge(name, score, seconds=0.0, parameters=0):
-    """Keep what there is to say of a model's probabilities for the test month."""
+    """Keep the metrics of a model's probabilities for the test month."""
     scores[name] = np.asarray(score, dtype="float64").ravel()
     auc, low, high = auc_interval(target, scores[name])
     results[name] = {
@@ -309,7 +311,7 @@ regression = make_pipeline(
         (OneHotEncoder(handle_unknown="ignore"), categories.column_names),
         ("passthrough", numbers.column_names),
     ),
-    # Newton's steps: five are enough, where the default solver is not there after a hundred.
+    # Newton's method converges in five steps; the default solver has not after a hundred.
     LogisticRegression(C=0.3, solver="newton-cg", tol=1e-3),
 )
 start = time.perf_counter()
@@ -327,11 +329,12 @@ if data.truth is not None:
 # %% [markdown]
 # ## Matrix factorisation with BPR
 #
-# No features at all: a vector for each person and each product, moved until what somebody bought
-# scores higher than something they did not (*Bayesian personalised ranking*, Rendle et al. 2009).
+# This model uses no features. It learns a vector for each user and each product, such that a
+# product that the user bought scores higher than one that the user did not buy (*Bayesian
+# personalised ranking*, Rendle et al. 2009).
 #
-# A baseline that nobody tuned is easily beaten (Rendle et al. 2020). How strongly the vectors are
-# pulled towards zero is **searched on the validation month**; the test month is not asked.
+# An untuned baseline is easy to beat (Rendle et al. 2020). So the strength of L2 regularisation is
+# **searched on the validation month**; the test month is not used for it.
 
 # %%
 from implicit.bpr import BayesianPersonalizedRanking
@@ -342,11 +345,11 @@ shape = [schema[name].int_domain.max + 1 for name in ("user", "product")]
 matrix = coo_matrix((np.ones(len(bought)), (bought["user"], bought["product"])), shape=shape)
 
 
-def factorise(pull):
+def factorise(l2):
     """Factorise the purchases; return the model, and its margins for the rows of each split."""
     model = BayesianPersonalizedRanking(
         factors=16,
-        regularization=pull,
+        regularization=l2,
         learning_rate=0.05,
         iterations=20,
         num_threads=1,  # several threads race, and each run would end elsewhere
@@ -360,17 +363,17 @@ def factorise(pull):
 
 
 found = {}
-for pull in (0.002, 0.01, 0.05, 0.2):
+for l2 in (0.002, 0.01, 0.05, 0.2):
     start = time.perf_counter()
-    model, margins = factorise(pull)
+    model, margins = factorise(l2)
     auc = roc_auc_score(frames["valid"]["target"], margins["valid"])
     found[auc] = model, margins, time.perf_counter() - start
-    print(f"pull {pull}: AUC {auc:.4f} in validation")
+    print(f"L2 {l2}: AUC {auc:.4f} in validation")
 
 # %% [markdown]
-# Too little, and each person's few purchases are learnt by heart; too much, and everybody is alike.
-# The best goes into our table. Its scores are no probabilities, so a logistic curve over the
-# validation month makes them some.
+# With too little regularisation the model memorises each user's few purchases; with too much, all
+# users get similar vectors. The best model goes into our table. BPR scores are not probabilities:
+# we calibrate them on the validation month (Platt scaling).
 
 # %%
 model, margins, seconds = found[max(found)]
@@ -382,11 +385,11 @@ record("auc_bpr", judge("BPR", score, seconds, parameters))
 # %% [markdown]
 # ## XGBoost on Dask
 #
-# Boosted trees split numbers and know nothing of embeddings: to them a person's code is a number
-# like any other. They still win competitions on tables. Merlin wraps XGBoost's Dask training, so
-# the same lines run on one machine or many: the `Client` decides. Ours starts one worker within
-# this notebook, and nothing listens beyond this machine; a cluster's address would go in its place.
-# (`Distributed` can start workers by itself, but they live on when its block ends.)
+# Boosted trees split numbers and have no embeddings: to them a user's code is a number like any
+# other. They still win competitions on tabular data. Merlin wraps XGBoost's Dask training, so the
+# same code runs on one machine or many, depending on the `Client`. Ours starts one worker within
+# this notebook, and no port is open to other machines; for a cluster, give its address instead.
+# (`Distributed` can start workers by itself, but they keep running when its block ends.)
 
 # %%
 from dask.distributed import Client
@@ -419,24 +422,24 @@ with Client(**here) as client, Distributed(client):
     seconds = time.perf_counter() - start
     tree_scores = trees.predict(test_set)
 
-# a tree's parameters: what each split asks, and what each leaf says
+# the parameters of a tree: one per split and one per leaf
 nodes = len(trees.booster.trees_to_dataframe())
 
 # %% tags=["nbval-check-output"]
 record("auc_xgboost", judge("XGBoost", tree_scores, seconds, nodes))
 
 # %% [markdown]
-# ## DCN-v2, stopped in time
+# ## DCN-v2 with early stopping
 #
 # A network gives every category an **embedding**, a vector for each of its values. A cross layer
 # (Wang et al. 2021) then computes `x0 * (W x + b) + x` over all of them: every coordinate of every
-# feature meets every other one, and the network learns which meetings matter. Two layers cross up
-# to three features.
+# feature is multiplied with every other one, and the network learns which products matter. Two
+# layers combine up to three features.
 #
-# Forty rows a person are few to learn a vector from. Two things keep a network from learning them
-# by heart: embeddings are pulled towards zero (L2), and training **stops** when the validation
-# month stops improving. Our table fits in memory, so `fit` gets its columns as tensors; one that
-# does not is read batch by batch with `mm.Loader`, as in lab 4.
+# Forty rows per user are few to learn a vector from. Two things limit overfitting: L2
+# regularisation of the embeddings, and **early stopping** when the AUC on the validation month
+# stops improving. Our table fits in memory, so `fit` gets its columns as tensors; a larger one is
+# read batch by batch with `mm.Loader`, as in lab 4.
 
 
 # %%
@@ -444,7 +447,7 @@ inputs = schema.without(["target"]).column_names
 
 
 def tensors(frame, columns):
-    """Columns of a table as the models take them: each (rows, 1)."""
+    """Columns of a table as the models expect them: each (rows, 1)."""
     return {name: tf.constant(frame[name].to_numpy()[:, None]) for name in columns}
 
 
@@ -453,19 +456,19 @@ def rows_of(frame):
     return tensors(frame, inputs), tf.constant(frame["target"].to_numpy("float32")[:, None])
 
 
-def embeddings(dim, pull):
-    """One table a category, `dim` numbers a value (one size, or a size each), pulled to zero."""
-    return mm.Embeddings(categories, dim=dim, embeddings_regularizer=tf.keras.regularizers.l2(pull))
+def embeddings(dim, l2):
+    """One embedding table per category, of dimension `dim` (for all, or one each), with L2."""
+    return mm.Embeddings(categories, dim=dim, embeddings_regularizer=tf.keras.regularizers.l2(l2))
 
 
-def cross_network(dim, pull):
+def cross_network(dim, l2):
     """DCN-v2 with two cross layers."""
     return mm.DCNModel(
         schema,
         depth=2,
         # always pass a deep block: the default one is a single instance that all models would share
         deep_block=mm.MLPBlock([64, 32]),
-        input_block=mm.InputBlockV2(schema, categorical=embeddings(dim, pull)),
+        input_block=mm.InputBlockV2(schema, categorical=embeddings(dim, l2)),
         prediction_tasks=mm.BinaryOutput("target"),
     )
 
@@ -487,7 +490,7 @@ def fit(model, train_rows, valid_rows, batch_size=workspace.profile.batch_size):
     tf.keras.utils.set_random_seed(workspace.profile.seed)
     model.compile(optimizer=tf.keras.optimizers.legacy.Adam(1e-2), metrics=[])
     # With weights and optimizer built before, TensorFlow traces the training step once, not twice;
-    # and Keras's older Adam is one operation a weight, where the newer one has to trace nine.
+    # and Keras's older Adam is one operation per weight, where the newer one has to trace nine.
     create_weights(model, features)
     stop = tf.keras.callbacks.EarlyStopping(
         "val_auc", mode="max", patience=1, restore_best_weights=True
@@ -504,8 +507,9 @@ def fit(model, train_rows, valid_rows, batch_size=workspace.profile.batch_size):
 
 
 # %% [markdown]
-# How many numbers a value, and how strong a pull? A **search** over four settings, on one person in
-# eight, so that the lab stays short: whole people, because the pull answers to the rows each has.
+# Which embedding dimension, and how much L2 regularisation? A **search** over four settings, on one
+# user in eight, so that the lab stays short. We sample users with all their rows, because the best
+# regularisation depends on the number of rows per user.
 
 # %%
 sampled = {name: frame["user"] % 8 == 0 for name, frame in frames.items()}
@@ -514,18 +518,18 @@ few_train, few_valid = rows_of(eighth["train"]), rows_of(eighth["valid"])
 
 search = {}
 for dim in (4, 8):
-    for pull in (1e-5, 1e-4):
-        search[dim, pull] = max(fit(cross_network(dim, pull), few_train, few_valid, 1_024))
+    for l2 in (1e-5, 1e-4):
+        search[dim, l2] = max(fit(cross_network(dim, l2), few_train, few_valid, 1_024))
 
-DIM, PULL = max(search, key=search.get)
-print(f"chosen: {DIM} numbers a value, pull {PULL:g}")
-pd.Series(search).unstack().rename_axis(index="numbers a value", columns="pull").round(4)
+DIM, L2 = max(search, key=search.get)
+print(f"chosen: embedding dimension {DIM}, L2 {L2:g}")
+pd.Series(search).unstack().rename_axis(index="embedding dimension", columns="L2").round(4)
 
 # %% [markdown]
-# The few rows that a person has do not fill eight numbers: four do better with either pull, and the
-# stronger pull does better with either size, most of all with eight. The best setting is that of
-# the four networks below; each could be searched for itself, if you have the time. (Side studies at
-# the end train more briefly and take eight numbers, which learn faster.)
+# Users have too few rows for dimension 8: dimension 4 does better at both regularisation strengths.
+# The stronger regularisation does better at both dimensions, most of all at 8. We use the best
+# setting for the four networks below; with more time, search for each network separately. (The
+# studies at the end of this lab train for fewer epochs and use dimension 8, which learns faster.)
 #
 # Now the whole table:
 
@@ -542,16 +546,16 @@ def train_and_judge(name, model):
     return judge(name, model(test_rows[0]), seconds, model.count_params())
 
 
-crossed = cross_network(DIM, PULL)
+crossed = cross_network(DIM, L2)
 auc = train_and_judge("DCN-v2", crossed)
 
 # %% tags=["nbval-check-output"]
 record("auc_dcn", auc)
 
 # %% [markdown]
-# What does the network live on, and was the relative price worth its column? **Shuffle** one column
-# of the validation rows, so that it says nothing any more, and see how much is lost (*permutation
-# importance*, Breiman 2001).
+# Which features does the network depend on, and does the relative price help? **Shuffle** one
+# column of the validation rows, so that it carries no information, and measure how much AUC is lost
+# (*permutation importance*, Breiman 2001).
 
 # %%
 features, bought = valid_rows
@@ -566,22 +570,22 @@ for name in ("user", "product", "product_id_te", "hour", "price", "relative_pric
 pd.Series(lost, name="AUC lost in validation").to_frame().round(4)
 
 # %% [markdown]
-# The network lives on who asks for what. Of the two prices it reads the relative one. That it leans
-# on a column does not mean that it would miss it: the two say much the same, and the network knows
-# each product and its category. Trained on all people without the relative price, it reached 0.8636
-# in validation, beside 0.8657 with it. The labs that serve go without: two thousandths, for one
-# feature less to keep at hand.
+# The network depends most on the user and the product. Of the two prices it uses the relative one.
+# A column that the network uses is not always one that it needs: the two prices hold similar
+# information, and the network knows each product and its category. Trained on all users without the
+# relative price, it reached an AUC of 0.8636 in validation, and 0.8657 with it. The labs that serve
+# do without it: the loss is 0.002, and there is one feature less to compute at request time.
 #
 # ## DLRM
 #
 # DLRM (Naumov et al. 2019) sends the numbers through a bottom MLP to a vector of the same size as
-# the embeddings, takes the **dot product of every pair** of vectors, and lets a top MLP read the
-# products. The pair person × brand is in there by construction.
+# the embeddings, takes the **dot product of every pair** of vectors, and feeds these products into
+# a top MLP. So the pair user × brand is always among its inputs.
 
 # %%
 dlrm = mm.DLRMModel(
     schema,
-    embeddings=embeddings(DIM, PULL),
+    embeddings=embeddings(DIM, L2),
     bottom_block=mm.MLPBlock([64, DIM]),
     top_block=mm.MLPBlock([64, 32]),
     prediction_tasks=mm.BinaryOutput("target"),
@@ -597,8 +601,8 @@ record("auc_dlrm", auc)
 # Wide & Deep (Cheng et al. 2016) adds two logits. The deep one generalises over embeddings; the
 # wide one memorises pairs that matter as such, here brand × category, hashed into a thousand bins.
 #
-# DLRM needs vectors of one size, for its dot products. A deep part does not: a weekday needs fewer
-# numbers than a person. A common rule takes the fourth root of the number of values.
+# DLRM needs vectors of one size, for its dot products. A deep part does not: a weekday can have a
+# smaller embedding than a user. A common rule uses the fourth root of the number of values.
 #
 # ### Exercise 2.2: a size for each embedding
 
@@ -609,10 +613,10 @@ def embedding_size(values: int, multiplier: float = 2.0) -> int:
 
     Args:
         values: how many different values the category has; at least 1.
-        multiplier: larger for larger tables.
+        multiplier: larger for larger tables; any number above 0.
 
     Returns:
-        `multiplier` times the fourth root of `values`, rounded up to a multiple of 4 (short
+        An int: `multiplier` times the fourth root of `values`, rounded up to a multiple of 4 (short
         vectors are read in blocks), but never more than `values` rounded up to a multiple of 4:
         more numbers than values is a one-hot code with a detour.
     """
@@ -638,7 +642,7 @@ wide_and_deep = mm.WideAndDeepModel(
     wide_schema=pair,
     wide_preprocess=mm.HashedCross(pair, num_bins=1_000, sparse=True),
     deep_schema=schema,
-    deep_input_block=mm.InputBlockV2(schema, categorical=embeddings(sizes, PULL)),
+    deep_input_block=mm.InputBlockV2(schema, categorical=embeddings(sizes, L2)),
     deep_block=mm.MLPBlock([64, 32]),
     prediction_tasks=mm.BinaryOutput("target"),
 )
@@ -661,10 +665,11 @@ def all_pairs(vectors: tf.Tensor) -> tf.Tensor:
     """Return the sum of the elementwise products of each pair of different vectors.
 
     Args:
-        vectors: (batch, n, size) float32.
+        vectors: (batch, n, size) float32; n is at least 1.
 
     Returns:
-        (batch, size) float32, without a loop over pairs.
+        (batch, size) float32, without a loop over pairs; zeros if n is 1. It runs inside a model,
+        so use TensorFlow's functions: NumPy's fail there.
     """
     ### BEGIN SOLUTION
     square_of_sum = tf.square(tf.reduce_sum(vectors, axis=1))
@@ -677,9 +682,9 @@ def all_pairs(vectors: tf.Tensor) -> tf.Tensor:
 check("2.3", all_pairs)
 
 # %% [markdown]
-# Merlin has a block for it, and a ready `DeepFMModel` around that. They do not quite fit together:
-# the block adds up over axis 1, and the model stacks the features along the *last* axis. With three
-# features of four numbers:
+# Merlin has a block for it, and a `DeepFMModel` that uses the block. But the two do not fit
+# together: the block sums over axis 1, and the model stacks the features along the *last* axis.
+# With three features of dimension four:
 
 # %%
 from merlin.models.tf.blocks.interaction import FMPairwiseInteraction
@@ -693,11 +698,11 @@ print(f"ours and Merlin's block differ by {tf.reduce_max(tf.abs(right - block)):
 print(f"pairs of features: {right.shape}; as DeepFMModel stacks them: {in_the_model.shape}")
 
 # %% [markdown]
-# Three numbers came out where four were to: Merlin's `DeepFMModel` multiplies the *coordinates of
-# one vector* with each other, and no feature ever meets another. It trains, and its figure looks
-# fine, because the deep part beside it does the work. So the DeepFM of this table is built from
+# The result has three numbers instead of four: Merlin's `DeepFMModel` multiplies the *coordinates
+# of one vector* with each other, and never two different features. It still trains, and its AUC
+# looks good, because the deep part learns enough. So we build the DeepFM of this table from
 # Merlin's blocks and your `all_pairs`: a weight for each value and each number (first order), the
-# pairs of embeddings (second order), and the deep part, side by side; the output adds them up.
+# pairs of embeddings (second order), and the deep part, in parallel; the output adds them up.
 
 
 # %%
@@ -708,11 +713,11 @@ class Pairs(tf.keras.layers.Layer):
         return all_pairs(tf.stack([inputs[name] for name in categories.column_names], axis=1))
 
 
-vectors = mm.InputBlockV2(schema, categorical=embeddings(DIM, PULL), aggregation=None)
+vectors = mm.InputBlockV2(schema, categorical=embeddings(DIM, L2), aggregation=None)
 deep_fm = mm.Model(
     mm.ParallelBlock(
         {
-            "first order": mm.InputBlockV2(schema, categorical=embeddings(1, PULL)),
+            "first order": mm.InputBlockV2(schema, categorical=embeddings(1, L2)),
             "pairs and deep": vectors.connect(
                 mm.ParallelBlock(
                     {"pairs": Pairs(), "deep": mm.MLPBlock([64, 32])}, aggregation="concat"
@@ -750,28 +755,28 @@ axis.grid(axis="x", alpha=0.3)
 plt.show()
 
 # %% [markdown]
-# **Skill** is the share of the way from chance (0.5) to the oracle that a model has gone. AUC alone
-# makes every shop look hard; skill says how much is left to win.
+# **Skill** is (AUC - 0.5) / (AUC of the oracle - 0.5): 0 for random scores, 1 for the oracle. An
+# AUC alone does not show how much better a model could be; skill does.
 #
-# Look who stands where. Logistic regression has a weight for each person and each product, and
-# XGBoost their codes; neither can say "this person, this product", and they stand together at the
-# bottom. BPR knows nothing *but* who bought what, with a vector each, and is far above them. The
-# networks have both. What decides this table is not the name of the architecture but whether people
-# and products meet in it.
+# Compare the models. Logistic regression has a weight for each user and each product, and XGBoost
+# has their codes; neither can represent "this user with this product", and both are at the bottom.
+# BPR uses *only* who bought what, with a vector for each user and product, and is far above them.
+# The networks use both. What matters most in this table is not the architecture but whether the
+# model has interactions between users and products.
 #
-# **On MovieLens** (`dataset = "movielens"`: real ratings, no price, no brand) the gap is small.
-# There DeepFM and DCN-v2 are best with 0.778, logistic regression follows with 0.771 (0.007 less
-# than DeepFM, 95% from 0.004 to 0.010), and XGBoost has 0.751, all on the same features. How good a
-# film is and how generous a person is are two effects that simply add up, and they are most of what
-# there is to know about a rating; what a network knows beyond is worth less than a hundredth, and
-# Wide & Deep, with 0.773, is hardly ahead. BPR falls to 0.610: it learns who watches what, and that
-# says little of how they like it.
+# **On MovieLens** (`dataset = "movielens"`: real ratings, no price, no brand) the differences are
+# small. There DeepFM and DCN-v2 are best with 0.778, logistic regression follows with 0.771 (0.007
+# less than DeepFM, 95% from 0.004 to 0.010), and XGBoost has 0.751, all on the same features. How
+# good a film is and how generous a user is are two effects that add up, and they explain most of a
+# rating; the interactions that a network learns add less than 0.01, and Wide & Deep, with 0.773, is
+# hardly better than logistic regression. BPR falls to 0.610: it learns who watches what, and that
+# says little about how much they like it.
 #
-# ## Are the probabilities honest?
+# ## Are the probabilities calibrated?
 #
-# AUC only asks for the order. A shop that multiplies a probability by a price needs it to be
-# *true*: of all carts that were given 30%, about 30% should be bought. Log-loss punishes what is
-# not.
+# AUC depends only on the order. A shop that multiplies a probability by a price needs probabilities
+# that are **calibrated**: of all carts that got 30%, about 30% should be bought. Log-loss punishes
+# probabilities that are not.
 
 # %%
 figure, axis = plt.subplots(figsize=(4.2, 3.8), layout="constrained")
@@ -779,25 +784,25 @@ axis.plot([0, 1], [0, 1], color="lightgrey")
 for name in ["logistic regression", "BPR", "DLRM", "DCN-v2", "oracle"]:
     if name in scores:
         tenth = pd.qcut(scores[name], 10, labels=False, duplicates="drop")
-        means = pd.DataFrame({"said": scores[name], "was": target}).groupby(tenth).mean()
-        axis.plot(means["said"], means["was"], "o-", ms=3, label=name)
-axis.set(xlabel="probability said, by tenths", ylabel="share bought")
+        means = pd.DataFrame({"predicted": scores[name], "bought": target}).groupby(tenth).mean()
+        axis.plot(means["predicted"], means["bought"], "o-", ms=3, label=name)
+axis.set(xlabel="predicted probability, by tenths", ylabel="share bought")
 axis.legend()
 plt.show()
 
 # %% [markdown]
-# A line that is flatter than the diagonal is a model too sure of itself; a short line is one that
-# cannot tell carts apart.
+# A line flatter than the diagonal means that the model is overconfident; a short line means that it
+# gives all carts similar probabilities.
 #
-# ## Which differences are real?
+# ## Which differences are significant?
 #
-# Intervals of two models on one test month overlap easily, although the models were asked about
-# the *same rows* and share most of their luck. The right question is whether the **difference**
-# is above zero.
+# The intervals of two models on one test month often overlap, although the models are evaluated on
+# the *same rows*, so most of the random variation is common to both. The right question is whether
+# the **difference** is above zero.
 #
-# It takes hundreds of AUCs. An AUC is the chance that a row that was bought scores above one that
-# was not, so it can be counted from ranks (Mann and Whitney 1947). On a thousand rows that is eight
-# times as fast as scikit-learn's, which looks at its arguments anew each time.
+# This needs hundreds of AUCs. An AUC is the probability that a row that was bought scores above one
+# that was not, so it can be computed from ranks (Mann and Whitney 1947). On a thousand rows that is
+# eight times as fast as scikit-learn's function, which validates its arguments each time.
 
 
 # %%
@@ -811,7 +816,7 @@ def auc_of(target, score):
 
 
 # %% [markdown]
-# ### Exercise 2.4: better or just luckier
+# ### Exercise 2.4: is the difference significant?
 
 
 # %% tags=["exercise-2.4"]
@@ -820,12 +825,13 @@ def is_better(target: np.ndarray, first: np.ndarray, second: np.ndarray, seed: i
 
     Draw the rows anew 100 times, with replacement. Each time compute both AUCs on the same rows
     and keep the difference. The first model is better if 97.5% of the differences are above 0.
+    The arguments are not changed.
 
     Args:
-        target: (n,) 0 or 1.
-        first: (n,) scores of the first model.
-        second: (n,) scores of the second.
-        seed: of the draws.
+        target: (n,) 0 or 1; enough of both that every draw holds both.
+        first: (n,) scores of the first model, on any scale; some may be equal.
+        second: (n,) scores of the second, perhaps on another scale.
+        seed: of the draws; the same seed gives the same verdict.
     """
     ### BEGIN SOLUTION
     rng = np.random.default_rng(seed)
@@ -842,8 +848,8 @@ def is_better(target: np.ndarray, first: np.ndarray, second: np.ndarray, seed: i
 check("2.4", is_better)
 
 # %% [markdown]
-# The best network against the floor and the other networks. The package's `auc_difference` draws
-# rows as you did, sorts them once, and gives the interval.
+# Now the best network against the baseline and the other networks. The package's `auc_difference`
+# draws rows as you did, sorts them only once, and returns the interval.
 
 # %%
 from multistage.evaluation import auc_difference
@@ -857,26 +863,27 @@ for name in ["logistic regression", *networks]:
         print(f"{best} {verdict} {name}: {difference:+.4f}, 95% from {low:+.4f} to {high:+.4f}")
 
 # %% [markdown]
-# The interval is over rows of one test month, for one seed each. Another seed moves a network by a
-# few thousandths: lab 3 trains over five. And five epochs end before the networks do: with eight,
-# each gains another 0.001 to 0.003 on the test month, in the same order.
+# The interval is over rows of one test month, with one seed per model. Another seed changes a
+# network's AUC by a few thousandths: lab 3 trains with five seeds. And the networks have not
+# converged after five epochs: with eight, each gains another 0.001 to 0.003 on the test month, in
+# the same order.
 #
-# ## One pair of towers, four losses
+# ## Two towers with four losses
 #
-# So far a model was asked about one pair at a time. A **retrieval** model is asked to order the
-# whole catalogue, and there the loss is a choice. Two towers, a vector for the person and one for
-# the product; in a batch of purchases, the products of the others serve as what this person did
-# *not* buy. Four ways to say that the own product should score higher:
+# So far a model scored one pair at a time. A **retrieval** model ranks the whole catalogue, and
+# there are several losses to choose from. We train two towers, one for the user's vector and one
+# for the product's. In a batch of purchases, the products of the other rows are the negatives of a
+# row. Four losses that make the positive score higher than the negatives:
 #
-# * **BCE**: each cell of the batch is a yes or a no of its own;
-# * **BPR**: the own product beats each other one, pair by pair;
-# * **BPR-max** (Hidasi and Karatzoglou 2018): it beats above all those others that score highest;
-# * **softmax**: it is the one to pick out of all of them.
+# * **BCE**: each cell of the batch is a binary target of its own;
+# * **BPR**: the positive scores higher than each negative, pair by pair;
+# * **BPR-max** (Hidasi and Karatzoglou 2018): the same, weighted towards the highest negatives;
+# * **softmax**: the positive is the right class among all products of the batch.
 #
-# A hundred no's to one yes would drown the yes, so our BCE gives both sides the same weight. It is
-# a class because Merlin passes over a plain function given as `loss`, without a word.
+# There are hundreds of negatives per positive, so our BCE gives both sides the same total weight.
+# It is a class because Merlin silently ignores a plain function given as `loss`.
 #
-# This is a side study, and those that follow are too: on the same **one person in eight**.
+# This study and the following ones use the same **one user in eight** as the search above.
 
 # %%
 from dataclasses import replace
@@ -890,14 +897,14 @@ few = replace(
 )
 task = Holdout.from_data(few)
 
-# The codes of the task's people and of the catalogue's products, from their rows in training.
+# The codes of the task's users and of the catalogue's products, from their rows in training.
 codes = frames["train"].set_axis(data.train["product_id"])
 catalogue = codes[~codes.index.duplicated()].loc[task.product_ids]
 codes = frames["train"].set_axis(data.train["user_id"])
 codes = codes.loc[~codes.index.duplicated(), "user"]
-people = codes.reindex(task.user_ids, fill_value=2).to_frame()  # 2: unknown
+users = codes.reindex(task.user_ids, fill_value=2).to_frame()  # 2: unknown
 
-person = schema.select_by_tag(Tags.USER_ID)
+user = schema.select_by_tag(Tags.USER_ID)
 product = schema.select_by_tag(Tags.ITEM).select_by_tag(Tags.CATEGORICAL)
 purchases = eighth["train"][eighth["train"]["target"] == 1]
 times_bought = np.bincount(purchases["product"], minlength=product["product"].int_domain.max + 1)
@@ -905,19 +912,19 @@ log_popularity = np.log(np.maximum(times_bought, 1))[catalogue["product"]]
 
 
 class BalancedBCE(tf.keras.losses.Loss):
-    """Binary cross-entropy where one yes weighs as much as all no's of a row."""
+    """Binary cross-entropy where a row's positive weighs as much as all its negatives."""
 
     def call(self, y_true, y_pred):
         each = tf.nn.sigmoid_cross_entropy_with_logits(y_true, y_pred)
-        no = 1 - y_true
-        yes_part = tf.reduce_sum(y_true * each, -1) / tf.reduce_sum(y_true, -1)
-        return yes_part + tf.reduce_sum(no * each, -1) / tf.reduce_sum(no, -1)
+        negative = 1 - y_true
+        positives = tf.reduce_sum(y_true * each, -1) / tf.reduce_sum(y_true, -1)
+        return positives + tf.reduce_sum(negative * each, -1) / tf.reduce_sum(negative, -1)
 
 
 def tower(tower_schema):
-    """Embeddings of sixteen numbers, and one layer down to 32."""
-    pulled = tf.keras.regularizers.l2(1e-5)
-    table = mm.Embeddings(tower_schema, dim=16, embeddings_regularizer=pulled)
+    """Embeddings of dimension 16, and one layer with 32 outputs."""
+    l2 = tf.keras.regularizers.l2(1e-5)
+    table = mm.Embeddings(tower_schema, dim=16, embeddings_regularizer=l2)
     return mm.Encoder(
         mm.InputBlockV2(tower_schema, categorical=table),
         mm.MLPBlock([32], no_activation_last_layer=True),
@@ -925,10 +932,10 @@ def tower(tower_schema):
 
 
 def catalogue_scores(loss):
-    """Train two towers with `loss`; return the score of each person for each product."""
+    """Train two towers with `loss`; return the score of each user for each product."""
     tf.keras.utils.set_random_seed(workspace.profile.seed)
     towers = mm.TwoTowerModelV2(
-        tower(person),
+        tower(user),
         tower(product),
         outputs=mm.ContrastiveOutput(
             to_call=DotProduct(),
@@ -937,11 +944,11 @@ def catalogue_scores(loss):
         ),
     )
     towers.compile(optimizer=tf.keras.optimizers.legacy.Adam(1e-2), loss=loss, metrics=[])
-    columns = person.column_names + product.column_names
+    columns = user.column_names + product.column_names
     rows = tensors(purchases, columns)
     create_weights(towers, rows)
     towers.fit(rows, batch_size=512, epochs=2, verbose=0)
-    queries = towers.query_encoder(tensors(people, person.column_names))
+    queries = towers.query_encoder(tensors(users, user.column_names))
     products = towers.candidate_encoder(tensors(catalogue, product.column_names))
     return np.asarray(queries) @ np.asarray(products).T
 
@@ -952,7 +959,7 @@ losses = {
     "BPR-max": "bpr-max",
     "softmax": "categorical_crossentropy",
 }
-ndcg = {"popularity alone": np.tile(log_popularity, (len(people), 1))}
+ndcg = {"popularity alone": np.tile(log_popularity, (len(users), 1))}
 for name, loss in losses.items():
     ndcg[name] = catalogue_scores(loss) + log_popularity
 ndcg = {name: ndcg_at_k(task.top_k(score, 10), task.relevant, 10) for name, score in ndcg.items()}
@@ -963,9 +970,10 @@ pd.DataFrame.from_dict(
 ).round(4)
 
 # %% [markdown]
-# Every product was met as a "no" about as often as it is bought, and each of the losses learns to
-# hold that against best sellers. So the logarithm of its popularity is added back to a product's
-# score (Menon et al. 2021); lab 4 shows what happens without, and does it inside the loss.
+# In training, a product occurs as a negative about as often as it is bought, so each of the losses
+# learns too low scores for best sellers. We correct this by adding the logarithm of its popularity
+# to a product's score (Menon et al. 2021). Lab 4 shows what happens without the correction, and
+# applies it inside the loss.
 
 # %%
 winner = max(losses, key=lambda name: ndcg[name].mean())
@@ -976,15 +984,16 @@ for name in losses:
         print(f"{winner} {verdict} {name}: the difference is between {low:+.4f} and {high:+.4f}")
 
 # %% [markdown]
-# All four are far above popularity, and three of them cannot be told apart on so few people.
-# BPR-max looks at the strongest rivals only, which it was made for: catalogues so large that most
-# rivals are too easy to learn from. With the few hundred of a batch, that throws something away.
+# All four are far above popularity, and the differences between three of them are not significant
+# on so few users. BPR-max learns mostly from the highest-scoring negatives. It was designed for
+# large catalogues, where most negatives are too easy to learn from. With the few hundred negatives
+# of a batch, it loses information.
 #
-# ## One question, many classes, two tasks
+# ## Binary, multi-class and two tasks
 #
-# **Binary** was the question so far: bought or not. The same blocks answer others, by another
-# output. **Multi-class**: which *category* does this person buy from next? The classes stand in the
-# schema already, as the values of a column; `CategoricalOutput` gives each a probability.
+# The target so far was **binary**: bought or not. With another output, the same blocks can learn
+# other targets. **Multi-class**: from which *category* does this user buy next? The classes are in
+# the schema already, as the values of a column; `CategoricalOutput` gives each a probability.
 
 # %%
 category = "cat_1"
@@ -998,7 +1007,7 @@ classifier = mm.Model(
         categorical=mm.Embeddings(
             who.select_by_tag(Tags.CATEGORICAL),
             dim=8,
-            embeddings_regularizer=tf.keras.regularizers.l2(PULL),
+            embeddings_regularizer=tf.keras.regularizers.l2(L2),
         ),
     ),
     mm.MLPBlock([64, 32]),
@@ -1009,15 +1018,15 @@ classes = tf.one_hot(next_buy["train"][category], schema[category].int_domain.ma
 buyers_then = tensors(next_buy["train"], who.column_names)
 create_weights(classifier, buyers_then)
 classifier.fit(buyers_then, classes, batch_size=1_024, epochs=5, verbose=0)
-said = np.argmax(classifier(tensors(next_buy["test"], who.column_names)), axis=1)
+predicted = np.argmax(classifier(tensors(next_buy["test"], who.column_names)), axis=1)
 
-was = next_buy["test"][category].to_numpy()
+actual = next_buy["test"][category].to_numpy()
 common = next_buy["train"][category].mode()[0]
 favourite = next_buy["train"].groupby("user")[category].agg(lambda codes: codes.mode()[0])
 guesses = {
-    "the most common category": np.full(len(was), common),
-    "each person's own most common": next_buy["test"]["user"].map(favourite).fillna(common),
-    "the network": said,
+    "the most common category": np.full(len(actual), common),
+    "each user's own most common": next_buy["test"]["user"].map(favourite).fillna(common),
+    "the network": predicted,
 }
 if data.truth is not None:
     buyers, row = np.unique(few.test.loc[few.test["target"] == 1, "user_id"], return_inverse=True)
@@ -1025,41 +1034,41 @@ if data.truth is not None:
     expected = pd.DataFrame(data.truth.purchase_intensity(buyers).T).groupby(category_of).sum()
     guesses["the oracle"] = expected.idxmax().to_numpy()[row]
 for name, guess in guesses.items():
-    print(f"next category, share guessed right by {name}: {np.mean(guess == was):.3f}")
+    print(f"next category, share guessed right by {name}: {np.mean(guess == actual):.3f}")
 
 # %% [markdown]
-# A person's favourite is a strong guess: most people keep to what they like. The network does
-# better because it also knows what people of that kind turn to, and comes most of the way to the
-# oracle, which knows each person's true tastes and still misses more often than not. A next
-# purchase is largely chance.
+# The category that a user bought most often is a strong baseline. The network is better, because it
+# also learns what similar users buy, and it comes close to the oracle. The oracle knows each user's
+# true preferences, and its guess is still wrong more often than right: the next purchase is largely
+# random.
 #
-# **Two tasks.** A product is first put into the cart, then bought. One network can answer both, and
-# the rarer answer may profit from the commoner. If the tasks pull at the same weights in different
-# directions, both suffer; so *customised gate control* (Tang et al. 2020, one layer of PLE) gives
-# each task an **expert** of its own beside a shared one, and a **gate** that mixes them by row.
+# **Two tasks.** A product is first put into the cart, then bought. One network can predict both,
+# and the rarer target may profit from the more common one. But the two tasks may need different
+# weights. So *customised gate control* (Tang et al. 2020, one layer of PLE) gives each task an
+# **expert** of its own beside a shared one, and a **gate** that weights the experts for each row.
 #
-# Everything in our table was in a cart. For the cart task, each row gets a twin: the same person
-# and moment with somebody else's product, neither put into the cart nor bought.
+# All rows of our table were put into a cart. For the cart task we add a negative for each row: the
+# same user and time with the product of another row, neither put into the cart nor bought.
 
 # %%
 item_columns = schema.select_by_tag(Tags.ITEM).column_names
 rng = np.random.default_rng(workspace.profile.seed)
 
 
-def with_twins(rows):
+def with_negatives(rows):
     """Rows with `cart` 1, and as many with the product of another row and `cart` 0."""
-    twins = rows.copy()
-    twins[item_columns] = rows[item_columns].iloc[rng.permutation(len(rows))].to_numpy()
-    twins = twins.astype(rows.dtypes)
-    return pd.concat([rows.assign(cart=1), twins.assign(cart=0, target=0)], ignore_index=True)
+    negatives = rows.copy()
+    negatives[item_columns] = rows[item_columns].iloc[rng.permutation(len(rows))].to_numpy()
+    negatives = negatives.astype(rows.dtypes)
+    return pd.concat([rows.assign(cart=1), negatives.assign(cart=0, target=0)], ignore_index=True)
 
 
-shown = {name: with_twins(eighth[name]) for name in ("train", "test")}
+shown = {name: with_negatives(eighth[name]) for name in ("train", "test")}
 shown_train, shown_test = (tensors(rows, inputs) for rows in shown.values())
 
 
 def expert():
-    """What a single model has, and each expert too."""
+    """The hidden layers of a single model, and of each expert."""
     return mm.MLPBlock([64, 32])
 
 
@@ -1067,7 +1076,7 @@ def task_scores(*tasks):
     """Train one model for one or two tasks; return its scores of the test rows by task."""
     tf.keras.utils.set_random_seed(workspace.profile.seed)
     outputs = [mm.BinaryOutput(name) for name in tasks]
-    features = mm.InputBlockV2(schema.without(["target"]), categorical=embeddings(8, PULL))
+    features = mm.InputBlockV2(schema.without(["target"]), categorical=embeddings(8, L2))
     if len(tasks) == 1:
         model = mm.Model(features, expert(), outputs[0])
     else:
@@ -1075,20 +1084,20 @@ def task_scores(*tasks):
         experts = mm.CGCBlock(outputs, expert(), num_task_experts=1, num_shared_experts=1)
         model = mm.Model(features, experts, outputs)
     model.compile(optimizer=tf.keras.optimizers.legacy.Adam(1e-2), metrics=[])
-    wanted = {n: tf.constant(shown["train"][n].to_numpy("float32")[:, None]) for n in tasks}
+    targets = {n: tf.constant(shown["train"][n].to_numpy("float32")[:, None]) for n in tasks}
     create_weights(model, shown_train)
     model.fit(
         shown_train,
-        wanted if len(tasks) > 1 else wanted[tasks[0]],
+        targets if len(tasks) > 1 else targets[tasks[0]],
         batch_size=2_048,
         epochs=4,
         verbose=0,
     )
-    said = model(shown_test)
+    output = model(shown_test)
     return (
-        {name: np.ravel(said[f"{name}/binary_output"]) for name in tasks}
+        {name: np.ravel(output[f"{name}/binary_output"]) for name in tasks}
         if len(tasks) > 1
-        else {tasks[0]: np.ravel(said)}
+        else {tasks[0]: np.ravel(output)}
     )
 
 
@@ -1102,20 +1111,20 @@ for name, answer in {"cart": "put into the cart", "target": "bought"}.items():
     print(f"{gain:+.4f}, 95% from {low:+.4f} to {high:+.4f}")
 
 # %% [markdown]
-# The cart task gains most: what people buy tells what they like, and alone it learnt too little of
-# that from "in the cart or not". Purchases gain a little. Read it with two grains of salt: the pair
-# has three experts to a single model's one, and four epochs were not enough for either to finish.
-# What nobody can take away: **one** model to serve in place of two.
+# The cart task gains most: purchases show what users prefer, and from carts alone the model learned
+# too little of it. Purchases gain a little. The comparison has two limits: the model with two tasks
+# has three experts where a single model has one, and neither had converged after four epochs. One
+# gain is certain: **one** model to serve instead of two.
 #
 # ## Summary
 #
-# * Take features as of the moment, encode targets out of fold, and never encode the user.
-# * One table, one budget, a floor, a ceiling, intervals: only then is "model A beats model B" a
-#   sentence with a meaning.
-# * Search sizes and pull on the validation month, stop in time, and look at the probabilities, not
-#   only at their order.
-# * A loss and an output are choices too; measure them on the catalogue, not on the batch.
-# * The workflow is saved: labs 3 to 5 start from the tables it made.
+# * Features hold only what was known at the time; encode targets out of fold, and never the user's.
+# * Compare models on one table, with one budget, a baseline, an upper bound and intervals:
+#   otherwise "model A beats model B" means little.
+# * Search dimensions and regularisation on the validation month, stop early, and check the
+#   calibration of the probabilities, not only their order.
+# * The loss and the output are choices too; measure them on the catalogue, not on the batch.
+# * The workflow is saved: labs 3 to 5 start from the tables that it made.
 #
 # **To read.** Rendle et al., *BPR* (2009). Cheng et al., *Wide & deep learning* (2016). Guo et al.,
 # *DeepFM* (2017). Hidasi and Karatzoglou, *Recurrent neural networks with top-k gains* (2018), for
