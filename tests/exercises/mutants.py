@@ -154,19 +154,20 @@ def mutants(code: str) -> Iterator[tuple[str, str]]:
                     for other in _changes(node, parent):
                         before = ast.unparse(node)
                         _put(parent, name, place, other)
-                        change = f"line {node.lineno}: {before} → {_text(other)}"
+                        line = getattr(node, "lineno", getattr(parent, "lineno", 0))
+                        change = f"line {line}: {before.strip()} → {_text(other).strip()}"
                         yield change, ast.unparse(ast.fix_missing_locations(tree))
                         _put(parent, name, place, node)
 
 
 def _inside(top: ast.stmt) -> Iterator[ast.AST]:
-    """The nodes inside the bodies of functions: no signature, no docstring."""
-    for function in ast.walk(top):
+    """The nodes inside a function or inside the methods of a class: no signature, no docstring."""
+    functions = top.body if isinstance(top, ast.ClassDef) else [top]
+    for function in functions:
         if isinstance(function, ast.FunctionDef):
             if ast.get_docstring(function) is not None:
                 function.body = function.body[1:] or [ast.Pass()]
-            body = ast.Module(function.body, [])
-            yield from ast.walk(body)
+            yield from ast.walk(ast.Module(function.body, []))
 
 
 def _put(parent: ast.AST, name: str, place: int | None, node: ast.AST | None) -> None:

@@ -28,9 +28,9 @@ def known(section):
 
 EXERCISES = {name: e for s in SECTIONS for name, e in known(s.number).items()}
 MISTAKES = [
-    pytest.param(name, message, mistake, id=f"{name}-{mistake.__name__.strip('_')}")
+    pytest.param(name, message, mistake, id=f"{name}-{number}")
     for name, exercise in EXERCISES.items()
-    for message, mistake in exercise.mistakes.items()
+    for number, (message, mistake) in enumerate(exercise.mistakes.items(), start=1)
 ]
 every_exercise = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
 

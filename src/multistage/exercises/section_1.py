@@ -1,114 +1,81 @@
-"""Checks of lab 1: NDCG@k, a split in time, a filter that holds, and reading a waterfall."""
+"""Exercises of lab 1: NDCG@k, a split in time, a filter, and the stage that loses most."""
 
-import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from courseware.exercises.engine import Exercise, Wrong
-from courseware.exercises.expect import array, number, same_type
+from courseware.exercises import Exercise
+from courseware.exercises.expect import same
+
+# 1.1
 
 
-def check_ndcg_at_k(answer: Callable[..., float], rng: np.random.Generator) -> None:
-    """Hand-computed lists first, then random ones against scikit-learn's definition."""
-    products = [int(p) for p in rng.permutation(1_000)[:30]]
-    perfect = products[:3]
-    number(answer(perfect + products[5:12], set(perfect), 10), 1.0, "NDCG of a perfect list")
-    number(answer(products[:5], {products[20]}, 5), 0.0, "NDCG of a list without hits")
-    number(answer(perfect, set(perfect), 10), 1.0, "NDCG@10 of three products, all relevant,")
-    many = set(products[:20])
-    got = answer(products[:10], many, 10)
-    if not np.isclose(got, 1.0):
-        raise Wrong(
-            "A list of 10 hits is perfect, even if 20 products are relevant: "
-            "the ideal list has min(k, len(relevant)) hits.",
-            "1.0",
-            f"{got:.4g}",
-        )
-    late = answer([products[0], products[1]], {products[1]}, 2)
-    if np.isclose(late, 1.0):
-        raise Wrong("A hit on the second place must count less than one on the first.")
-    number(late, 1 / np.log2(3), "NDCG@2 with the one hit on the second place")
-    below = answer(products[:10], {products[9]}, 5)
-    if not np.isclose(below, 0.0):
-        raise Wrong(
-            "Only the first k places count: a hit on place 10 is none at k = 5.", "0", below
-        )
+def ndcg_cases(rng: np.random.Generator) -> Iterator[tuple[list[int], set[int], int]]:
+    """Lists by hand: late hits, short lists, k of 1, more relevant products than k; random ones."""
+    yield [7, 8], {8}, 2
+    yield [7, 8], {7}, 2
+    yield [7, 8], {5}, 2
+    yield [7, 8], {8}, 1
+    yield [7, 0], {0}, 2
+    yield [7], {7, 8, 9}, 3
+    yield [], {7}, 3
+    yield [1, 2, 3], {1, 2, 3}, 10
+    yield [4, 1, 5, 6, 2], {1, 2, 3}, 5
+    yield [1, 2, 3, 4, 5], {4, 5}, 3
+    yield list(range(10)), set(range(20)), 10
     for _ in range(20):
-        relevant = {int(p) for p in rng.choice(products, size=int(rng.integers(1, 9)))}
-        k = int(rng.integers(1, 15))
-        shown = [int(p) for p in rng.permutation(products)[: int(rng.integers(1, 25))]]
-        number(answer(list(shown), set(relevant), k), _ndcg(shown, relevant, k), f"NDCG@{k}")
+        products = rng.permutation(40).tolist()
+        relevant = set(products[: rng.integers(1, 9)])
+        yield (
+            rng.permutation(40).tolist()[: rng.integers(1, 25)],
+            relevant,
+            int(rng.integers(1, 15)),
+        )
 
 
-def _ndcg(shown: list[int], relevant: set[int], k: int) -> float:
-    hits = np.isin(shown[:k], list(relevant))
-    discount = 1 / np.log2(np.arange(2, k + 2))
-    return float(hits @ discount[: len(hits)] / discount[: min(k, len(relevant))].sum())
+def _dcg(places: Iterable[int]) -> float:
+    return float(sum(1 / np.log2(place + 1) for place in places))
 
 
-def check_split_in_time(
-    answer: Callable[..., dict[str, pd.DataFrame]], rng: np.random.Generator
-) -> None:
-    """Rules one by one on small tables, then random logs against the definition."""
+def _hits(recommended: list[int], relevant: set[int]) -> list[int]:
+    return [place for place, p in enumerate(recommended, start=1) if p in relevant]
+
+
+def _ndcg(hits: list[int], best: int) -> float:
+    return _dcg(hits) / _dcg(range(1, best + 1))
+
+
+# 1.2
+
+PAIR = ["user_id", "product_id"]
+COLUMNS = [*PAIR, "timestamp", "target"]
+
+
+def split_cases(
+    rng: np.random.Generator,
+) -> Iterator[tuple[pd.DataFrame, pd.Timestamp, pd.Timestamp]]:
+    """Few rows by hand, one rule at a time; then random rows in any order."""
     valid, test = _day(10), _day(20)
-    rows = _log([(1, 7, 1, 0), (2, 8, 5, 1), (1, 9, 12, 0), (3, 7, 25, 1)])
-    got = answer(rows.copy(), valid, test)
-    same_type(got, dict, "The result")
-    if set(got) != {"train", "valid", "test"}:
-        raise Wrong("The parts have other names.", ["train", "valid", "test"], list(got))
-    for name, part in got.items():
-        same_type(part, pd.DataFrame, f"The part {name!r}")
-    if len(got["test"]) == 0:
-        raise Wrong("A user or product that training never saw must stay.", "1 row in test", 0)
-    _same_rows(got, {"train": rows[:2], "valid": rows[2:3], "test": rows[3:]}, "four rows")
-
-    border = _log([(1, 7, 9, 0), (1, 8, 10, 0), (1, 9, 20, 1)])
-    got = answer(border.copy(), valid, test)
-    if [len(got[name]) for name in ("train", "valid", "test")] != [1, 1, 1]:
-        raise Wrong(
-            "A row at the very first moment of a part belongs to that part.",
-            "1, 1 and 1 rows",
-            ", ".join(str(len(got[name])) for name in ("train", "valid", "test")),
-        )
-    again = _log([(1, 7, 3, 0), (1, 7, 22, 1)])
-    got = answer(again.copy(), valid, test)
-    if len(got["train"]) == 0:
-        raise Wrong(
-            "A purchase in test deleted a row of training: cut first, remove repeats inside each "
-            "part.",
-            "1 row in train",
-            0,
-        )
-    if len(got["test"]) == 0:
-        raise Wrong("A row of training deleted one of test: remove repeats inside each part.")
-    twice = _log([(1, 7, 6, 1), (1, 7, 3, 0), (1, 8, 4, 0)])
-    got = answer(twice.copy(), valid, test)
-    if len(got["train"]) == 3:
-        raise Wrong("A user and product occur twice in one part.", "2 rows", "3 rows")
-    if 0 in got["train"].loc[got["train"]["product_id"] == 7, "target"].to_numpy():
-        raise Wrong("Of repeated rows the latest stays, whatever the order of the table.")
+    for rows in (
+        [(1, 7, 1, 0), (2, 8, 12, 1), (3, 9, 25, 1)],  # everybody is new in each part
+        [(1, 7, 9, 0), (1, 8, 10, 0), (1, 9, 20, 1)],  # at the first moment of a part
+        [(1, 7, 3, 0), (1, 7, 22, 1)],  # a pair in two parts
+        [(1, 7, 3, 0), (1, 7, 6, 1), (1, 8, 4, 0), (2, 7, 5, 0)],  # a pair twice in one
+        [(1, 7, 6, 1), (1, 7, 3, 0)],  # the latest stands first
+        [(1, 7, 3, 1), (1, 7, 6, 0)],  # the latest was not bought
+    ):
+        yield _log(rows), valid, test
+    yield _log([(1, 7, 3, 0), (1, 8, 12, 0)]), valid, valid  # no moment belongs to "valid"
     for _ in range(10):
-        n = int(rng.integers(20, 80))
-        random = _log(
-            zip(
-                rng.integers(0, 5, n),
-                rng.integers(0, 5, n),
-                rng.permutation(200)[:n] / 7,
-                rng.integers(0, 2, n),
-                strict=True,
-            )
-        )
-        random.index = rng.permutation(n)
-        part = (random["timestamp"] >= valid).astype(int) + (random["timestamp"] >= test)
-        right = {
-            name: random[part == i].sort_values("timestamp").groupby(["user_id", "product_id"])
-            for i, name in enumerate(["train", "valid", "test"])
-        }
-        right = {name: groups.tail(1) for name, groups in right.items()}
-        _same_rows(answer(random.copy(), valid, test), right, "random rows")
+        n = int(rng.integers(20, 60))
+        users, products = rng.integers(0, 5, (2, n))
+        days = rng.permutation(210)[:n] / 7
+        rows = _log(zip(users, products, days, rng.integers(0, 2, n), strict=True))
+        rows.index = rng.permutation(n)
+        yield rows, valid, test
 
 
 def _day(day: float) -> pd.Timestamp:
@@ -116,132 +83,149 @@ def _day(day: float) -> pd.Timestamp:
 
 
 def _log(rows: Iterable[tuple[int, int, float, int]]) -> pd.DataFrame:
-    log = pd.DataFrame(rows, columns=["user_id", "product_id", "timestamp", "target"])
-    return log.assign(timestamp=log["timestamp"].map(_day))
+    log = pd.DataFrame(rows, columns=COLUMNS)
+    return log.assign(timestamp=[_day(day) for day in log["timestamp"]])
 
 
-def _same_rows(got: dict[str, pd.DataFrame], right: dict[str, pd.DataFrame], what: str) -> None:
-    for name, part in right.items():
-        missing = set(part.columns) - set(got[name].columns)
-        if missing:
-            raise Wrong(f"The part {name!r} lacks columns.", sorted(part.columns), sorted(missing))
-        ours, theirs = (
-            table[["timestamp", "user_id", "product_id", "target"]]
-            .sort_values("timestamp")
-            .assign(timestamp=lambda rows: rows["timestamp"].astype("int64"))
-            .to_numpy()
-            for table in (got[name], part)
-        )
-        array(ours, theirs, f"The part {name!r} of {what} (time, user, product, target)")
+def same_parts(got: Any, expected: dict[str, pd.DataFrame], *_arguments: Any) -> str:
+    """Compare three tables whose rows may stand in any order, with columns to spare."""
+    tables = isinstance(got, dict) and all(isinstance(p, pd.DataFrame) for p in got.values())
+    if not tables or set(got) != set(expected):
+        return same(got, expected)
+    for name, right in expected.items():
+        part = got[name]
+        if set(COLUMNS) <= set(part.columns):
+            part = part[COLUMNS].sort_values(COLUMNS)
+        if said := same(part, right.sort_values(COLUMNS), what=f"The part {name!r}"):
+            return said
+    return ""
 
 
-def check_filter(answer: Callable[..., list[int]], rng: np.random.Generator) -> None:
-    """Rules one by one, each on inputs that tell it from the others, then all at once."""
-    ranked = rng.permutation(1_000)[:40]
-    everything = {int(p) for p in ranked}
-    got = answer(ranked.copy(), set(), set(everything), 10)
-    same_type(got, (list, tuple, np.ndarray), "The result")
-    if [int(p) for p in got] != [int(p) for p in ranked[:10]]:
-        raise Wrong(
-            "With nothing to filter, the first n products come out in their order.",
-            ranked[:4].tolist(),
-            list(got)[:4],
-        )
-    seen = {int(p) for p in ranked[:6]}
-    got = [int(p) for p in answer(ranked.copy(), set(seen), set(everything), 10)]
-    if seen & set(got):
-        raise Wrong("A product that the person already had came out.", "none", len(seen & set(got)))
-    if len(got) < 10:
-        raise Wrong(
-            "Not back-filled: go on down the ranking until n products are found.", 10, len(got)
-        )
-    gone = {int(p) for p in ranked[3:9]}
-    got = [int(p) for p in answer(ranked.copy(), set(), everything - gone, 10)]
-    if gone & set(got):
-        raise Wrong("A product that is not for sale came out.", "none", len(gone & set(got)))
-    twice = np.repeat(ranked[:12], 2)
-    got = [int(p) for p in answer(twice.copy(), set(), set(everything), 8)]
-    if len(set(got)) < len(got):
-        raise Wrong("A product came out twice.", "8 different", f"{len(set(got))} different")
-    got = [int(p) for p in answer(ranked[:5].copy(), set(seen), set(everything), 10)]
-    if got:
-        raise Wrong("All five ranked products were seen: nothing may come out.", [], got)
-    for _ in range(20):
-        seen = {int(p) for p in rng.choice(ranked, 12)}
-        available = {int(p) for p in rng.choice(ranked, 30)}
-        n = int(rng.integers(1, 20))
-        right = [int(p) for p in ranked if int(p) in available and int(p) not in seen][:n]
-        got = [int(p) for p in answer(ranked.copy(), set(seen), set(available), n)]
-        if got != right:
-            raise Wrong(f"Wrong products for n = {n}.", right[:5], got[:5])
-
-
-def check_largest_loss(answer: Callable[..., tuple[str, float]], rng: np.random.Generator) -> None:
-    """Two people by hand, each rule on inputs that tell it from the others, then random ones."""
-    relevant = [{1, 2, 3, 4, 5, 6}, {7, 8}]
-    stages = {
-        "retrieve": [[1, 2, 3, 4, 9], [7, 8, 9]],
-        "filter": [[1, 2, 3, 4], [7, 8]],
-        "score": [[1], [7, 8]],
+def _parts(rows: pd.DataFrame, valid: Any, test: Any) -> dict[str, pd.DataFrame]:
+    time = rows["timestamp"]
+    return {
+        "train": rows[time < valid],
+        "valid": rows[(time >= valid) & (time < test)],
+        "test": rows[time >= test],
     }
-    got = answer(_copy(stages), _copy(relevant))
-    same_type(got, (tuple, list), "The result")
-    if len(got) != 2:
-        raise Wrong("A name and a share are wanted.", ("score", 0.375), got)
-    same_type(got[0], str, "The first part of the result")
-    same_type(got[1], (float, int, np.number), "The second part of the result")
-    if got[0] == "score" and np.isclose(got[1], 0.5):
-        raise Wrong(
-            "The share is of all purchases, not of those that entered the stage.", 3 / 8, got[1]
-        )
-    if got[0] == "score" and np.isclose(got[1], 0.25):
-        raise Wrong("Count purchases, not people: who bought more counts more.", 3 / 8, got[1])
-    if got[0] == "filter":
-        raise Wrong("Losing candidates is no loss, only losing purchases is.", "score", got[0])
-    _same_loss(got, ("score", 3 / 8), "the first case")
-    first = {"retrieve": [[1, 9], [9]], "score": [[1], []]}
-    got = answer(first, _copy(relevant))
-    if got[0] != "retrieve":
-        raise Wrong(
-            "The first stage can lose as well: before it, nothing is lost.", "retrieve", got[0]
-        )
-    _same_loss(got, ("retrieve", 7 / 8), "a poor first stage")
-    gain = {"retrieve": [[1, 2, 3, 4, 5], [7, 8]], "filter": [[1, 2, 3, 4, 5, 6], [7, 8]]}
-    _same_loss(answer(gain, _copy(relevant)), ("retrieve", 1 / 8), "a filter that gains")
-    for _ in range(10):
-        people = int(rng.integers(2, 8))
-        relevant = [
-            {int(p) for p in rng.choice(40, int(rng.integers(1, 12)), replace=False)}
-            for _ in range(people)
-        ]
+
+
+def _last(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.sort_values("timestamp").drop_duplicates(PAIR, keep="last")
+
+
+def _last_of(parts: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    return {name: _last(part) for name, part in parts.items()}
+
+
+def _without_new_users(rows: pd.DataFrame, valid: Any, test: Any) -> dict[str, pd.DataFrame]:
+    parts = _last_of(_parts(rows, valid, test))
+    known = parts["train"]["user_id"]
+    return {name: part[part["user_id"].isin(known)] for name, part in parts.items()}
+
+
+# 1.3
+
+
+def filter_cases(rng: np.random.Generator) -> Iterator[tuple[np.ndarray, set[int], set[int], int]]:
+    """One rule at a time by hand, repeats near and far; random rankings with repeats."""
+    shop = set(range(10))
+    yield np.array([3, 1, 2]), set(), shop, 2
+    yield np.array([3, 1, 2]), {3}, shop, 2
+    yield np.array([3, 1, 2]), set(), {1, 2}, 2
+    yield np.array([3, 1, 3, 2]), set(), shop, 3
+    yield np.array([1, 1, 2, 3, 1, 4, 2, 5]), set(), shop, 4
+    yield np.array([3, 0, 2]), {3}, shop, 1
+    yield np.array([3, 1, 2]), {1, 2, 3}, shop, 5
+    yield np.array([3, 1, 2]), set(), {3, 9}, 5
+    yield np.array([3, 1, 2]), {5}, shop, 3
+    yield np.array([], dtype=int), {5}, shop, 3
+    yield np.array([3, 1, 2]), set(), set(), 2
+    for _ in range(20):
+        ranked = rng.integers(0, 30, 25)
+        seen, available = set(rng.choice(30, 8).tolist()), set(rng.choice(40, 40).tolist())
+        yield ranked, seen, available, int(rng.integers(1, 15))
+
+
+def _allowed(ranked: Iterable[int], seen: Iterable[int], available: Iterable[int]) -> list[int]:
+    return [int(p) for p in ranked if p in available and p not in seen]
+
+
+def _different(products: Iterable[int]) -> list[int]:
+    return list(dict.fromkeys(int(p) for p in products))
+
+
+# 1.4
+
+Stages = dict[str, list[list[int]]]
+Users = list[set[int]]
+
+
+def loss_cases(rng: np.random.Generator) -> Iterator[tuple[Stages, Users]]:
+    """By hand: each stage can be the worst, gains, ties, no loss at all; then random pipelines."""
+    yield {"retrieve": [[1]], "score": [[]]}, [{1, 2, 3, 4}]
+    yield {"retrieve": [[1, 2, 9]], "score": [[1]]}, [{1, 2}]
+    yield {"retrieve": [[1, 2]]}, [{1, 2}]
+    yield {"retrieve": [[1, 2], [3]], "filter": [[2, 1], [3]]}, [{1, 2}, {3}]
+    yield {"score": [[1, 2, 3]], "order": [[1, 2]], "again": [[1]]}, [{1, 2, 3, 4}]
+    yield {"z": [[1, 2, 3], [5]], "y": [[1, 2], [5]], "x": [[1, 2], []]}, [{1, 2, 3}, {5}]
+    yield {"retrieve": [[1, 2, 3]], "filter": [[1]], "score": [[1, 2, 3, 4]]}, [{1, 2, 3, 4}]
+    yield {"retrieve": [[1, -1], [8, 9]], "score": [[1, 7], [-1, -1]]}, [set(), {1, 8}]
+    yield (
+        {
+            "retrieve": [[1, 2, 3, 4, 9], [7, 8, 9]],
+            "filter": [[1, 2, 3, 4], [7, 8]],
+            "score": [[1], [7, 8]],
+        },
+        [{1, 2, 3, 4, 5, 6}, {7, 8}],
+    )
+    for _ in range(20):
+        users = int(rng.integers(1, 8))
+        relevant = [set(rng.permutation(40)[: rng.integers(1, 12)].tolist()) for _ in range(users)]
         stages = {
-            name: [[int(p) for p in rng.choice(40, n, replace=False)] for _ in range(people)]
-            for name, n in (("retrieve", 30), ("filter", 25), ("score", 12), ("order", 9))
+            name: [rng.permutation(40)[:width].tolist() for _ in range(users)]
+            for name, width in (("retrieve", 30), ("filter", 25), ("score", 9), ("order", 12))
         }
-        right = _largest_loss(stages, relevant)
-        _same_loss(answer(_copy(stages), _copy(relevant)), right, "random stages")
+        lost = sorted(-np.diff(_alive(stages, relevant)))
+        if lost[-1] > lost[-2]:  # of shares as floats, rounding would choose between equal ones
+            yield stages, relevant
 
 
-def _copy(nested: Any) -> Any:
-    return copy.deepcopy(nested)
-
-
-def _largest_loss(
-    stages: dict[str, list[list[int]]], relevant: list[set[int]]
-) -> tuple[str, float]:
-    total = sum(map(len, relevant))
-    alive = [total] + [
-        sum(len(r & set(p)) for r, p in zip(relevant, lists, strict=True))
+def _alive(stages: Stages, relevant: Users) -> list[int]:
+    survivors = [
+        sum(len(set(products) & bought) for products, bought in zip(lists, relevant, strict=True))
         for lists in stages.values()
     ]
-    lost = -np.diff(alive) / total
-    return list(stages)[int(lost.argmax())], float(lost.max())
+    return [sum(map(len, relevant)), *survivors]
 
 
-def _same_loss(got: tuple[str, float], right: tuple[str, float], what: str) -> None:
-    if got[0] != right[0]:
-        raise Wrong(f"The wrong stage of {what}.", right[0], got[0])
-    number(got[1], right[1], f"The share lost in {what}")
+def _by_stage(stages: Stages, losses: Iterable[float]) -> tuple[str, float]:
+    named = dict(zip(stages, losses, strict=True))
+    worst = max(named, key=lambda name: named[name])
+    return worst, float(named[worst])
+
+
+def _lost(stages: Stages, relevant: Users) -> np.ndarray:
+    return -np.diff(_alive(stages, relevant)) / sum(map(len, relevant))
+
+
+def _of_what_entered(stages: Stages, relevant: Users) -> tuple[str, float]:
+    alive = pairwise(_alive(stages, relevant))
+    return _by_stage(stages, [(before - now) / max(before, 1) for before, now in alive])
+
+
+def _of_candidates(stages: Stages, relevant: Users) -> tuple[str, float]:
+    sizes = [sum(map(len, lists)) for lists in stages.values()]
+    return _by_stage(stages, -np.diff([sizes[0], *sizes]) / sum(map(len, relevant)))
+
+
+def _averaged_over_users(stages: Stages, relevant: Users) -> tuple[str, float]:
+    losses = [
+        _lost({name: [lists[user]] for name, lists in stages.items()}, [bought])
+        for user, bought in enumerate(relevant)
+        if bought
+    ]
+    return _by_stage(stages, np.mean(losses, axis=0))
 
 
 EXERCISES = [
@@ -254,7 +238,44 @@ EXERCISES = [
             "enumerate(recommended[:k], start=1) gives the places. The perfect list has "
             "min(k, len(relevant)) hits.",
         ),
-        check=check_ndcg_at_k,
+        cases=ndcg_cases,
+        mistakes={
+            "It divides by a list with a hit for each relevant product. The perfect list has only "
+            "k places: min(k, len(relevant)) hits.": (
+                lambda shown, relevant, k: _ndcg(_hits(shown[:k], relevant), len(relevant))
+            ),
+            "It divides by a list of k hits. There may be fewer relevant products: the perfect "
+            "list has min(k, len(relevant)) hits.": (
+                lambda shown, relevant, k: _ndcg(_hits(shown[:k], relevant), k)
+            ),
+            "It divides by the hits that this list has, moved to the top. The perfect list has "
+            "min(k, len(relevant)) hits, found or not.": (
+                lambda shown, relevant, k: _ndcg(
+                    _hits(shown[:k], relevant), max(1, len(_hits(shown[:k], relevant)))
+                )
+            ),
+            "This is DCG@k. Divide it by that of a perfect list.": (
+                lambda shown, relevant, k: _dcg(_hits(shown[:k], relevant))
+            ),
+            "A hit counts the same on every place. On place r it counts 1 / log2(r + 1).": (
+                lambda shown, relevant, k: len(_hits(shown[:k], relevant)) / min(k, len(relevant))
+            ),
+            "Hits below place k are counted. Cut the list at k first.": (
+                lambda shown, relevant, k: _ndcg(_hits(shown, relevant), min(k, len(relevant)))
+            ),
+            "The list and the perfect list use different logarithms. Use the same for both.": (
+                lambda shown, relevant, k: (
+                    _ndcg(_hits(shown[:k], relevant), min(k, len(relevant))) / np.log(2)
+                )
+            ),
+            "The first place counts 1 / log2(3) here. Counted from 1, place r counts "
+            "1 / log2(r + 1); counted from 0, 1 / log2(i + 2).": (
+                lambda shown, relevant, k: (
+                    _dcg(place + 1 for place in _hits(shown[:k], relevant))
+                    / _dcg(range(2, min(k, len(relevant)) + 2))
+                )
+            ),
+        },
     ),
     Exercise(
         id="1.2",
@@ -263,26 +284,116 @@ EXERCISES = [
             "Cut with two comparisons: train is before `valid`, test is from `test` on.",
             "Sort by time, cut, and only then part.drop_duplicates([...], keep='last').",
         ),
-        check=check_split_in_time,
+        cases=split_cases,
+        same=same_parts,
+        mistakes={
+            "A row of a later part deleted one of training. Cut first, then remove repeated rows "
+            "inside each part.": lambda rows, valid, test: _parts(_last(rows), valid, test),
+            "A row of training deleted one of a later part. Remove repeated rows inside each part "
+            "only.": lambda rows, valid, test: _parts(
+                pd.concat(_last_of(_parts(rows, valid, test)).values()).drop_duplicates(PAIR),
+                valid,
+                test,
+            ),
+            "Rows of users that training never saw are gone. They stay.": _without_new_users,
+            "A row at the very first moment of a part is in the part before it. Compare with >= "
+            "there.": lambda rows, valid, test: _last_of(
+                _parts(rows, valid + pd.Timedelta(1, "ns"), test + pd.Timedelta(1, "ns"))
+            ),
+            'The rows of "test" are in "valid" as well. "valid" ends where "test" begins.': (
+                lambda rows, valid, test: (
+                    _last_of(_parts(rows, valid, test))
+                    | {"valid": _last(rows[rows["timestamp"] >= valid])}
+                )
+            ),
+            "A user and a product occur twice in one part. Keep the latest row only.": _parts,
+            "Of repeated rows the last in the table stays, not the latest. Sort by time first.": (
+                lambda rows, valid, test: {
+                    name: part.drop_duplicates(PAIR, keep="last")
+                    for name, part in _parts(rows, valid, test).items()
+                }
+            ),
+            "Of repeated rows the earliest stays. Keep the latest.": (
+                lambda rows, valid, test: {
+                    name: part.sort_values("timestamp").drop_duplicates(PAIR)
+                    for name, part in _parts(rows, valid, test).items()
+                }
+            ),
+        },
     ),
     Exercise(
         id="1.3",
-        title="a filter that holds, and back-fills",
+        title="exclude seen items, then backfill",
         hints=(
             "Go down the ranking once, keep what may be shown, and stop when there are n.",
             "Filter first, cut afterwards: ranked[:n] before filtering leaves too few.",
         ),
-        check=check_filter,
+        cases=filter_cases,
+        mistakes={
+            "The ranking was cut at n before it was filtered, so too few are left. Go on down the "
+            "ranking until n products are found.": (
+                lambda ranked, seen, available, n: _different(_allowed(ranked[:n], seen, available))
+            ),
+            "The list was cut at n before repeated products were removed, so too few are left. "
+            "Remove repeats first.": (
+                lambda ranked, seen, available, n: _different(_allowed(ranked, seen, available)[:n])
+            ),
+            "A product that the user already had came out.": (
+                lambda ranked, _seen, available, n: _different(_allowed(ranked, (), available))[:n]
+            ),
+            "A product that is not for sale came out.": (
+                lambda ranked, seen, _available, n: _different(_allowed(ranked, seen, ranked))[:n]
+            ),
+            "A product came out twice.": (
+                lambda ranked, seen, available, n: _allowed(ranked, seen, available)[:n]
+            ),
+            "Of a repeated product the last place counts here. The first one counts.": (
+                lambda ranked, seen, available, n: _different(
+                    _allowed(ranked[::-1], seen, available)
+                )[::-1][:n]
+            ),
+            "The products are not in the order of the ranking.": (
+                lambda ranked, seen, available, n: sorted(set(_allowed(ranked, seen, available)))[
+                    :n
+                ]
+            ),
+        },
     ),
     Exercise(
         id="1.4",
-        title="which stage to mend first",
+        title="which stage to improve first",
         hints=(
             "Count the purchases that survive each stage: the relevant products that are in the "
-            "person's list.",
+            "user's list.",
             "Loss of a stage = (surviving before it - surviving after it) / all purchases; before "
-            "the first stage all are alive.",
+            "the first stage all survive.",
         ),
-        check=check_largest_loss,
+        cases=loss_cases,
+        mistakes={
+            "The loss is divided by the purchases that entered the stage. Divide by all "
+            "purchases.": _of_what_entered,
+            "The first stage can lose as well. Before it, all purchases survive.": (
+                lambda stages, relevant: _by_stage(stages, [0, *_lost(stages, relevant)[1:]])
+            ),
+            "It counts the candidates that a stage removes. Only relevant products count.": (
+                _of_candidates
+            ),
+            "It averages over users. Count purchases: who bought more counts more.": (
+                _averaged_over_users
+            ),
+            "It adds up the losses of all stages so far. Compare each stage with the one before "
+            "it.": lambda stages, relevant: _by_stage(stages, np.cumsum(_lost(stages, relevant))),
+            "A stage that gains is taken for one that loses. A gain is a loss below 0.": (
+                lambda stages, relevant: _by_stage(stages, np.abs(_lost(stages, relevant)))
+            ),
+            "Of equal losses the later stage is named. Name the earlier one.": (
+                lambda stages, relevant: _by_stage(
+                    dict(reversed(stages.items())), _lost(stages, relevant)[::-1]
+                )
+            ),
+            "The second value is a number of purchases. Divide it by all purchases.": (
+                lambda stages, relevant: _by_stage(stages, -np.diff(_alive(stages, relevant)))
+            ),
+        },
     ),
 ]
