@@ -26,7 +26,7 @@ endif
 
 TEST    := pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: run test check lab notebooks slides lint lock setup driver gpu clean
+.PHONY: run test check lab notebooks slides figures lint lock setup driver gpu clean
 
 run: $(GPU:gpu=driver) $(READY) $(GPU)
 	lab run --dataset $(DATASET) --profile $(PROFILE) \
@@ -48,6 +48,10 @@ notebooks: $(READY)
 # Lab 1 as slides, in one file that needs no network.
 slides: $(READY)
 	python docs/make_slides.py build/slides.html
+
+# Write the figures in README and docs from what benchmarks and labs left in build/.
+figures: $(READY)
+	python docs/figures.py --collect
 
 lint: $(READY)
 	ruff check -q .

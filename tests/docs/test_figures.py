@@ -20,7 +20,7 @@ BLOCK = re.compile(r"^<!-- figures$.*?^<!-- /figures -->$", re.MULTILINE | re.DO
 BY_HAND = re.compile(r"^<!-- by hand: .+? -->$.*?^<!-- /by hand -->$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
 # a time in seconds or less, memory, a metric with three digits
-TYPED = re.compile(r"\d(?:[\d.,]*\d)? (?:s|ms|µs|MiB)\b|\b0\.\d{3,}\b")
+TYPED = re.compile(r"\d(?:[\d.,]*\d)? (?:s|ms|µs)\b|\d[\d.,]*\d MiB\b|\b0\.\d{3,}\b")
 
 
 def typed(text):
