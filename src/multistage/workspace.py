@@ -125,7 +125,7 @@ class Workspace:
                 data=self._data_digest(name),
                 versions=_versions(),
                 schema=_parquet_schemas(aside),
-                sha256=_checksums(aside),
+                sha256=checksums(aside, besides=MANIFEST),
             )
             (aside / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True))
             aside.chmod(0o755)
@@ -154,7 +154,7 @@ class Workspace:
             return f"The artifact {name!r} is missing."
         except (ValueError, TypeError):
             return f"The manifest of {name!r} cannot be read."
-        found = _checksums(folder)
+        found = checksums(folder, besides=MANIFEST)
         for file in sorted(manifest.sha256.keys() | found.keys()):
             if manifest.sha256.get(file) != found.get(file):
                 state = (
@@ -213,12 +213,16 @@ def _replace(aside: Path, target: Path) -> None:
         shutil.rmtree(old)
 
 
-def _checksums(folder: Path) -> dict[str, str]:
-    sums = {}
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and file != folder / MANIFEST:
-            sums[str(file.relative_to(folder))] = sha256(file)
-    return sums
+def checksums(folder: Path, besides: str) -> dict[str, str]:
+    """Return the sha256 of every file in ``folder`` by its relative path.
+
+    Left out are the file ``besides``, which holds the checksums, and Python's ``__pycache__``.
+    """
+    return {
+        file.relative_to(folder).as_posix(): sha256(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file != folder / besides and "__pycache__" not in file.parts
+    }
 
 
 def sha256(file: Path) -> str:

@@ -61,14 +61,28 @@ class Printed(io.TextIOBase):
         return "".join(self._kept)
 
 
+def time_left(seconds: float, taken: float, computed: float) -> float:
+    """Return the seconds that work may still go on, 0 if its time is up.
+
+    Its limit is ``seconds`` by the clock, or ``PATIENCE`` times that while the machine is so busy
+    with other work that it has not had ``seconds`` of computing yet.
+
+    Args:
+        seconds: the limit.
+        taken: seconds by the clock since it began.
+        computed: seconds that a core has worked on it.
+    """
+    busy = min(seconds - computed, PATIENCE * seconds - taken)
+    return max(seconds - taken, busy, 0.0)
+
+
 def within(seconds: float, function: Callable[[], None]) -> None:
     """Call ``function`` and raise ``TimeUp`` in it if it has not ended in time.
 
-    The limit is ``seconds`` by the clock, or ``PATIENCE`` times that while the machine is so busy
-    with other work that the call has not had ``seconds`` of computing yet. An answer may catch
-    whatever is raised in it and loop on: so the timer rings again after a few random microseconds
-    for as long as the call goes on, until a ring falls between two ``try``. It needs the main
-    thread, where notebooks run their cells; elsewhere there is no limit.
+    The limit is that of :func:`time_left`. An answer may catch whatever is raised in it and loop
+    on: so the timer rings again after a few random microseconds for as long as the call goes on,
+    until a ring falls between two ``try``. It needs the main thread, where notebooks run their
+    cells; elsewhere there is no limit.
     """
     if threading.current_thread() is not threading.main_thread():
         _limited(function)
@@ -77,10 +91,9 @@ def within(seconds: float, function: Callable[[], None]) -> None:
     clock, computing = time.monotonic(), time.process_time()
 
     def ring(number: int, frame: FrameType | None) -> None:
-        wanting = seconds - (time.process_time() - computing)
-        left = PATIENCE * seconds - (time.monotonic() - clock)
-        if wanting > 0 and left > 0:
-            signal.setitimer(signal.ITIMER_REAL, max(min(wanting, left), 1e-3))
+        left = time_left(seconds, time.monotonic() - clock, time.process_time() - computing)
+        if left > 0:
+            signal.setitimer(signal.ITIMER_REAL, max(left, 1e-3))
         # Once the call is left nothing is raised: the code that tidies up must run to its end.
         elif _is_limited(frame):
             signal.setitimer(signal.ITIMER_REAL, delays.uniform(5e-6, 5e-4))

@@ -30,7 +30,6 @@ from courseware.lab.options import Json, Root, Sections
 
 GRADER = "courseware.lab.grader"
 SECONDS = 90.0  # an exercise, imports included
-PATIENCE = 3  # times that, while the machine is too busy to give an exercise its seconds
 NOTEBOOK_BYTES = 100 * 2**20
 MESSAGE = 500  # characters
 
@@ -229,24 +228,21 @@ def _copy(notebook: Path, target: Path) -> str:
 def _has_ended(process: subprocess.Popen, seconds: float, over: threading.Event) -> bool:
     """Wait for a process until it has ended (True), its time is up, or all is over.
 
-    It is not reaped, so that its number is nobody else's when its group is killed.
-
-    Its time is ``seconds`` by the clock, or ``PATIENCE`` times that while the machine is so busy
-    with other work that it has not had ``seconds`` of computing yet.
+    It is not reaped, so that its number is nobody else's when its group is killed. Its time is
+    that of :func:`courseware.exercises.guard.time_left`.
     """
     import psutil
+
+    from courseware.exercises.guard import time_left
 
     start = time.monotonic()
     while not over.is_set():
         if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
             return True
         time.sleep(0.05)
-        taken = time.monotonic() - start
-        if taken < seconds:
-            continue
         with contextlib.suppress(psutil.NoSuchProcess):
             computed = sum(psutil.Process(process.pid).cpu_times()[:2])
-            if computed > seconds or taken > PATIENCE * seconds:
+            if not time_left(seconds, time.monotonic() - start, computed):
                 break
     return False
 

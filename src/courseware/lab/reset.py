@@ -1,25 +1,19 @@
 """``lab reset`` and ``lab restore``: back to the beginning, with nothing lost."""
 
-import contextlib
 import json
-import os
-import signal
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from courseware.course import Course, find_course
+from courseware.course import Course, find_course, installed, load
 from courseware.errors import LabError
 from courseware.lab import backup
 from courseware.lab.options import Json, Root, Sections
 from courseware.lab.state import servers
 from courseware.workspaces import workspaces
-
-_PATIENCE = 10.0  # seconds that a server has to stop by itself
 
 
 def command(
@@ -100,28 +94,8 @@ def restore_command(
 
 
 def stop(running: dict[int, str]) -> None:
-    """Stop these servers, each with its whole process group if it leads one."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in running:
-            with contextlib.suppress(ProcessLookupError):
-                if os.getpgid(pid) == pid:
-                    os.killpg(pid, number)
-                else:
-                    os.kill(pid, number)
-        deadline = time.monotonic() + _PATIENCE
-        while any(_alive(pid) for pid in running) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if not any(_alive(pid) for pid in running):
-            return
-
-
-def _alive(pid: int) -> bool:
-    import psutil
-
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    """Stop servers of the course; see ``state.servers``."""
+    load(installed().loads["stop_servers"])(running)
 
 
 def _artifact_folders(course: Course, numbers: list[int] | None) -> list[Path]:

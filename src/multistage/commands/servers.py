@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from multistage.serving.triton import SERVES
+from multistage.serving.triton import SERVES, end_groups
+
+SECONDS = 10.0  # that a server has to stop by itself
 
 
 def running(course: Path) -> dict[int, str]:
@@ -24,3 +26,8 @@ def running(course: Path) -> dict[int, str]:
         if serves and Path(serves).is_relative_to(course):
             found[process.info["pid"]] = str(Path(serves).relative_to(course))
     return found
+
+
+def stop(servers: dict[int, str]) -> None:
+    """Stop servers that :func:`running` has found."""
+    end_groups(servers, SECONDS)

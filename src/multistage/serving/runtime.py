@@ -19,7 +19,7 @@ from merlin.schema import Schema
 from merlin.table import TensorTable
 
 from multistage.serving.request import MODEL
-from multistage.workspace import sha256
+from multistage.workspace import checksums
 
 GRAPH = "graph.pkl"
 CHECKSUMS = "checksums.json"
@@ -132,7 +132,8 @@ def load_graph(folder: Path) -> Graph:
 
 def write_checksums(folder: Path) -> None:
     """Write the sha256 of every file in ``folder`` into it."""
-    (folder / CHECKSUMS).write_text(json.dumps(_checksums(folder), indent=1, sort_keys=True))
+    sums = checksums(folder, besides=CHECKSUMS)
+    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=1, sort_keys=True))
 
 
 def verify_checksums(folder: Path) -> None:
@@ -141,19 +142,10 @@ def verify_checksums(folder: Path) -> None:
         expected = json.loads((folder / CHECKSUMS).read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{CHECKSUMS} cannot be read: export the graph again.") from error
-    found = _checksums(folder)
+    found = checksums(folder, besides=CHECKSUMS)
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise ValueError(f"{name} is not as it was exported: export the graph again.")
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    sums = {}
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder).as_posix()
-        if file.is_file() and name != CHECKSUMS and "__pycache__" not in name:
-            sums[name] = sha256(file)
-    return sums
 
 
 # Requests may leave these out: the model file fills them in.

@@ -57,6 +57,34 @@ class TritonError(CourseError):
     """The server did not start, or is gone; the message gives the log's own reason."""
 
 
+def end_groups(leaders: Collection[int], seconds: float) -> None:
+    """End processes, each with its process group if it leads one.
+
+    Args:
+        leaders: their process ids.
+        seconds: the time that they have to end by themselves, before they are killed.
+    """
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        for pid in leaders:
+            with contextlib.suppress(ProcessLookupError):
+                if os.getpgid(pid) == pid:
+                    os.killpg(pid, sign)
+                else:
+                    os.kill(pid, sign)
+        deadline = time.monotonic() + seconds
+        while any(map(_runs, leaders)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if not any(map(_runs, leaders)):
+            return
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def free_port(besides: Collection[int | None] = ()) -> int:
     """Return a TCP port of the loopback interface that is free now, and none of ``besides``.
 
@@ -201,13 +229,10 @@ class TritonServer:
     def stop(self) -> None:
         """Stop the server, if it runs, and remove what it needed; more than once is no error."""
         if self._process:
-            for sign, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
-                if not self._alive:
-                    break
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, sign)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(patience)
+            if self._alive:
+                end_groups([self._process.pid], seconds=15)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
             # Python backends that outlived a killed server
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
