@@ -6,7 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import tomllib
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, in images that have cuDF
+    import tomli as tomllib
 
 from courseware.errors import LabError
 

@@ -17,7 +17,10 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-import tomllib
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, in images that have cuDF
+    import tomli as tomllib
 
 from multistage.errors import CourseError
 from multistage.profiles import Profile, get_profile

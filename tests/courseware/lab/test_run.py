@@ -13,6 +13,7 @@ from courseware.lab import app, seats
 from courseware.lab.runner import run_sections
 from courseware.workspaces import missing_before
 from multistage.workspace import Workspace
+from tests.small_course import write_map
 
 pytestmark = pytest.mark.real
 
@@ -230,3 +231,23 @@ def test_a_mistake_on_the_command_line_is_one_line(course, arguments, said):
     assert ended.returncode == 1
     assert ended.stderr.startswith(said)
     assert "Traceback" not in ended.stderr
+
+
+def test_build_runs_first_what_a_lab_needs(course):
+    """As ``lab run`` does: whoever edits lab 4 need not know how to make its inputs."""
+    ended = lab_command(course, "build", "--section", "4")
+    assert ended.returncode == 0, ended.stderr
+    assert order(course) == [1, 2, 4]
+    assert (course / "notebooks" / "04-four.ipynb").exists()
+    assert not (course / "notebooks" / "02-two.ipynb").exists()
+    assert lab_command(course, "build", "--section", "4").returncode == 0
+    assert order(course) == [4]
+
+
+def test_a_damaged_table_that_a_lab_does_not_read_is_not_made_anew(course):
+    workspace = Workspace.open("store", "ci", course)
+    run_sections(Course.read(course), workspace)
+    assert order(course) == [1, 2, 4]
+    (workspace.folder / "features" / "x.txt").write_text("damaged")
+    write_map(course, **{**MAPS, "04-four": {"reads": ["data"], "makes": ["export/index"]}})
+    assert missing_before(Course.read(course), workspace, [4]) == []
