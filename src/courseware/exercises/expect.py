@@ -1,5 +1,8 @@
 """Compare what came with what was expected: type, then shape, then value."""
 
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Number
 from typing import Any, Literal
 
@@ -9,6 +12,41 @@ import pandas as pd
 _EXACT = 1e-9  # relative; whole numbers up to a billion differ by more
 
 Kind = Literal["None", "True or False", "a number", "text", "a dict", "a set", "a table", "a list"]
+
+
+CHANGED = (
+    "An argument was changed that must stay as it is, since the caller uses it again: work on a "
+    "copy."
+)
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Stands in place of a result: the answer changed an argument that it must leave alone."""
+
+    def __repr__(self) -> str:
+        return "a changed argument"
+
+
+def unless_changed(answer: Callable[..., Any], *arguments: Any, kept: tuple[Any, ...]) -> Any:
+    """Return ``answer(*arguments)``, or ``Changed`` if that changed one of ``kept``.
+
+    For ``use`` of an exercise whose docstring says which arguments may not be changed.
+
+    Args:
+        answer: the attendee's function.
+        arguments: what it is called with.
+        kept: those of ``arguments`` (arrays, tables) that must stay as they are.
+    """
+    before = copy.deepcopy(kept)
+    result = answer(*arguments)
+    return result if all(map(_unchanged, kept, before)) else Changed()
+
+
+def _unchanged(now: Any, before: Any) -> bool:
+    if isinstance(now, pd.DataFrame):
+        return now.equals(before)
+    return np.array_equal(now, before)
 
 
 def same(
@@ -34,13 +72,15 @@ def same(
         atol: absolute tolerance of floats.
     """
     kind, wanted = _kind(got), _kind(expected)
+    if isinstance(got, Changed) and not isinstance(expected, Changed):
+        return CHANGED
     if got is None and expected is not None:
         return f"{what} is None. Did you forget to return it?"
     if kind != wanted:
         return f"{what} has the wrong type: {type(got).__name__}, where {wanted} is expected."
     tolerance = {"rtol": rtol, "atol": atol}
     if wanted == "a number":
-        return "" if _close(np.asarray(got), np.asarray(expected), **tolerance) else _wrong(what)
+        return "" if _close(_number(got), _number(expected), **tolerance) else _wrong(what)
     if wanted == "a dict":
         return _dicts(got, expected, what, **tolerance)
     if wanted == "a set":
@@ -50,6 +90,22 @@ def same(
     if wanted == "a list":
         return _lists(got, expected, what, **tolerance)
     return "" if got == expected or (got is pd.NaT and expected is pd.NaT) else _wrong(what)
+
+
+def whole(got: Any, expected: Any, *arguments: Any) -> str:
+    """Return what :func:`same` does; a float is wrong as well, whatever its value."""
+    if said := same(got, expected, *arguments):
+        return said
+    is_float = np.asarray(got).dtype.kind == "f"
+    return "The result is a float, where an int is expected." if is_float else ""
+
+
+def same_dtype(got: Any, expected: Any, *arguments: Any) -> str:
+    """Return what :func:`same` does; arrays or tensors of another dtype are wrong as well."""
+    if said := same(got, expected, *arguments):
+        return said
+    came, wanted = np.asarray(got).dtype, np.asarray(expected).dtype
+    return "" if came == wanted else f"The result is {came}, where {wanted} is expected."
 
 
 def _kind(value: Any) -> Kind | str:
@@ -77,6 +133,11 @@ def _kind(value: Any) -> Kind | str:
 
 def _wrong(what: str) -> str:
     return f"{what} is wrong."
+
+
+def _number(value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    return np.asarray(float(value)) if array.dtype.kind == "O" else array  # a Fraction, a Decimal
 
 
 def _close(got: np.ndarray, expected: np.ndarray, rtol: float, atol: float) -> np.ndarray:

@@ -1,6 +1,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,27 +15,37 @@ from courseware.exercises.engine import Interrupted, NotYet, Unfilled
 from courseware.exercises.progress import Progress
 
 
-def check_total(answer, rng):
+def totals(rng):
+    yield ([1.5],)
+    yield ([2.0, 3.0],)
     for size in (1, 5):
-        values = rng.normal(size=size)
-        got = answer(values.copy())
-        if not isinstance(got, float):
-            raise Wrong("The total has the wrong type.", "float", type(got).__name__)
-        if not np.isclose(got, values.sum()):
-            raise Wrong("The total is wrong.", values.sum(), got)
+        yield (rng.normal(size=size).tolist(),)
 
 
 def right(values):
     return float(sum(values))
 
 
+def mean(values):
+    return sum(values) / len(values)
+
+
+TOTAL = Exercise(
+    id="9.1",
+    title="A total",
+    hints=("Think.", "Add."),
+    cases=totals,
+    mistakes={"It is the mean: do not divide.": mean},
+    reference=right,
+    seconds=0.5,
+)
+
+
 @pytest.fixture(autouse=True)
 def exercises(small_course, register, monkeypatch):
     root = small_course()
     monkeypatch.chdir(root / "notebooks")
-    register(
-        Exercise("9.1", "A total", ("Think.", "Add."), check_total, seconds=0.5),
-    )
+    register(TOTAL)
     return root
 
 
@@ -63,10 +74,11 @@ def test_stub_stops_with_the_name_of_the_exercise(capsys):
 
 
 def test_wrong_answer_is_told_what_was_expected_and_what_came(capsys):
-    message, card = refused(capsys, lambda values: 3)
-    assert message == "Exercise 9.1: A total: The total has the wrong type."
-    assert "expected: float" in card
-    assert "got: int" in card
+    message, card = refused(capsys, lambda values: 1.5)
+    assert message == "Exercise 9.1: A total: The result is wrong."
+    assert "input: values = [2.0, 3.0]" in card  # the smallest case that shows it
+    assert "expected: 5.0" in card
+    assert "got: 1.5" in card
     assert 'hint("9.1")' in card
     assert "solve" not in card
 
@@ -81,14 +93,150 @@ def test_solution_is_offered_after_three_failures_and_no_longer_once_passed(caps
     assert Progress.here().entry("9.1").passed
 
 
-def test_a_value_learnt_by_heart_fails_on_fresh_inputs(capsys):
-    rng = np.random.default_rng(0)
-    known = [float(rng.normal(size=size).sum()) for size in (1, 5)]
+def test_every_check_has_the_same_inputs():
+    seen = []
 
-    def by_heart(values):
-        return known[0] if len(values) == 1 else known[1]
+    def spied(values):
+        seen.append(tuple(values))
+        return sum(values)
 
-    assert "The total is wrong." in refused(capsys, by_heart)[0]
+    check("9.1", spied)
+    check("9.1", spied)
+    assert len(seen) == 8
+    assert seen[:4] == seen[4:]
+
+
+def test_a_mistake_is_named_if_it_gives_the_same_on_every_case(capsys):
+    message, card = refused(capsys, lambda values: np.mean(values))
+    assert message.endswith("It is the mean: do not divide.")
+    assert "input: values = [2.0, 3.0]" in card
+
+
+def test_a_mistake_is_not_named_if_it_gives_something_else_on_one_case(capsys):
+    message, card = refused(capsys, lambda v: mean(v) if len(v) < 3 else 0.0)
+    assert message.endswith("The result is wrong.")
+    assert "got: 2.5" in card
+
+
+def test_what_an_answer_does_to_its_inputs_is_seen_by_nobody(capsys):
+    def empties(values):
+        total = sum(values)
+        values.clear()
+        return total
+
+    check("9.1", empties)
+
+    def empties_and_is_wrong(values):
+        result = mean(values)
+        values.clear()
+        return result
+
+    message, card = refused(capsys, empties_and_is_wrong)
+    assert message.endswith("It is the mean: do not divide.")
+    assert "input: values = [2.0, 3.0]" in card
+
+
+def test_one_list_handed_out_each_time_is_judged_as_it_was_then(capsys, register):
+    kept = []
+
+    def grows(values):
+        kept.append(len(values))
+        return kept
+
+    register(replace(TOTAL, reference=lambda values: [len(values)]))
+    message, card = refused(capsys, grows)
+    assert message.endswith("The result has 2 entries, where 1 are expected.")
+    assert "got: [1, 2]" in card
+
+
+def test_an_error_may_be_what_is_expected(capsys, register):
+    def strict(values):
+        if len(values) > 4:
+            raise ValueError("too many")
+        return sum(values)
+
+    register(replace(TOTAL, reference=strict))
+    check("9.1", strict)
+    assert refused(capsys, right)[0].endswith("It must raise ValueError here.")
+
+    def fails(values):
+        raise KeyError(values[0])
+
+    register(replace(TOTAL, mistakes={"It always fails.": fails}))
+    assert refused(capsys, lambda values: {}[0])[0].endswith("It always fails.")
+
+
+def test_use_says_how_an_answer_is_called(capsys, register):
+    def twice(answer, values):
+        return [answer(values), answer(values)]
+
+    def empties(values):
+        total = sum(values)
+        values.clear()
+        return total
+
+    register(replace(TOTAL, use=twice))
+    check("9.1", right)
+    message, card = refused(capsys, empties)
+    assert message.endswith("a wrong value at [1]: 0, where 1.5 is expected (1 of 2 differ).")
+    assert "input: values = [1.5]" in card
+
+
+def test_same_says_what_is_right(capsys, register):
+    def at_least(got, expected, values):
+        return "" if got >= expected else f"It is below the sum of {len(values)}."
+
+    register(replace(TOTAL, same=at_least, mistakes={"It is 0.": lambda values: 0.0}))
+    check("9.1", lambda values: 1 + sum(values))
+    message, _ = refused(capsys, lambda values: sum(values) - 1)
+    assert message.endswith("It is below the sum of 1.")
+    assert refused(capsys, lambda values: 0)[0].endswith("It is 0.")
+
+
+def test_a_judge_has_the_last_word(capsys, register):
+    def judge(answer, rng):
+        if answer([]) != 0:
+            raise Wrong("The total of nothing is 0.", 0, answer([]))
+
+    register(replace(TOTAL, judge=judge))
+    check("9.1", right)
+    message, card = refused(capsys, lambda values: sum(values) if values else 1)
+    assert message.endswith("The total of nothing is 0.")
+    assert "got: 1" in card
+    assert (
+        "ZeroDivisionError" in refused(capsys, lambda values: sum(values) if values else 1 / 0)[0]
+    )
+    assert refused(capsys, mean)[0].endswith("It is the mean: do not divide.")
+
+
+def test_an_answer_is_traced_as_tensorflow_does(capsys, register):
+    import tensorflow as tf
+
+    def arrays(rng):
+        yield (np.float32([1, 2]),)
+        yield (np.float32([1, 2, 3]),)
+
+    def in_numpy(values):
+        return np.float32(np.sum(np.asarray(values)))
+
+    def forgets_the_last(values):
+        return tf.reduce_sum(values[:-1])
+
+    traced = replace(
+        TOTAL,
+        cases=arrays,
+        reference=lambda values: tf.reduce_sum(values),
+        mistakes={"numpy": in_numpy, "last": forgets_the_last},
+        traced=True,
+        seconds=20.0,
+    )
+    register(traced)
+    check("9.1", lambda values: tf.math.add_n([tf.reduce_sum(values)]))
+    assert refused(capsys, lambda values: np.sum(np.array(values)))[0].endswith(": numpy")
+    assert refused(capsys, lambda values: tf.reduce_sum(values[:-1]))[0].endswith(": last")
+    register(replace(traced, mistakes={}))
+    message, _ = refused(capsys, in_numpy)
+    assert "Once TensorFlow traces it, as `fit` does: It raised NotImplementedError" in message
 
 
 def test_an_error_is_shown_with_the_attendees_own_line(capsys):
@@ -102,12 +250,18 @@ def test_an_error_is_shown_with_the_attendees_own_line(capsys):
 
 
 def test_what_cannot_be_used_is_said_without_our_stack(capsys, register):
-    def careless(answer, rng):
-        len(answer(3).shape)
+    def careless(got, expected, values):
+        return got.shape
 
-    register(Exercise("9.1", "A total", ("Think.",), careless))
-    elsewhere = eval(compile("lambda x: x", "<another file>", "eval"))
-    assert "could not use what it returned (AttributeError" in refused(capsys, elsewhere)[0]
+    register(replace(TOTAL, same=careless))
+    assert "could not use what it returned (AttributeError" in refused(capsys, lambda values: 3)[0]
+
+
+def test_an_error_that_only_looks_like_the_stub_is_an_error(capsys):
+    def unfinished(values):
+        raise NotImplementedError("negative values")
+
+    assert "It raised NotImplementedError: negative values" in refused(capsys, unfinished)[0]
 
 
 def test_a_result_in_place_of_the_function_is_named(capsys):
