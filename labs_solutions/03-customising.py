@@ -13,17 +13,17 @@
 # %% [markdown]
 # # 3. Customising and extending Merlin Models
 #
-# You have an idea for a better recommender. This lab takes a well-known model apart into blocks,
-# proves that nothing was lost, and then changes one thing at a time: a block, a layer, a loss, a
-# sampler, a metric. Each time it asks the same question: **did it help?**
+# You have an idea for a better recommender. This lab rebuilds a well-known model from blocks,
+# checks that it equals the original, and then changes one part at a time: a block, a layer, a loss,
+# a sampler, a metric. For each change it tests: **is the model better?**
 #
 # **After this lab you will be able to**
 #
 # * build a model from Merlin's blocks with `connect`, `ParallelBlock` and `Filter`;
-# * prove that your version of a model *is* that model;
-# * compare variations over five seeds, and say what was shown and what was not;
-# * write your own layer, loss, negative sampler and metric, and hand them on so that they work on
-#   somebody else's machine.
+# * check that a model that you rebuilt equals the original;
+# * test changes over five seeds, and say which differences are significant;
+# * write your own layer, loss, negative sampler and metric, and save them so that they load in
+#   another process.
 #
 # About 40 minutes. It starts from the tables that lab 2 made.
 
@@ -63,18 +63,18 @@ categories = schema.select_by_tag(Tags.CATEGORICAL)
 numbers = schema.select_by_tag(Tags.CONTINUOUS)
 
 # %% [markdown]
-# ## One batch, and what blocks do to it
+# ## Blocks, applied to one batch
 #
-# A loader hands out batches as a dictionary, one tensor a column. Blocks take such a dictionary
-# and give back another one, or a single tensor.
+# A loader yields each batch as a dictionary with one tensor per column. A block takes such a
+# dictionary and returns another one, or a single tensor.
 
 # %%
 batch, target = mm.sample_batch(train_set, batch_size=4, prepare_features=True)
 print({name: tuple(values.shape) for name, values in batch.items()})
 
 # %% [markdown]
-# `Embeddings` turns each category into a vector. `ContinuousFeatures` picks the numbers, and
-# **`connect`** puts the next block behind it: here an MLP that ends in a vector of the same size.
+# `Embeddings` turns each category into a vector. `ContinuousFeatures` selects the numbers, and
+# **`connect`** appends the next block: here an MLP whose output is a vector of the same size.
 
 # %%
 embeddings = mm.Embeddings(categories, dim=8)
@@ -83,9 +83,9 @@ print("embeddings:", {name: tuple(vector.shape) for name, vector in embeddings(b
 print("bottom:    ", tuple(bottom(batch).shape))
 
 # %% [markdown]
-# **`ParallelBlock`** runs blocks side by side and keeps their outputs by name. An **aggregation**
-# makes one tensor of them, and a **`Filter`** lets only some of them pass. `InputBlockV2` is the
-# ready-made pair of the first two: all features of a schema, concatenated.
+# **`ParallelBlock`** applies several blocks to the same input and returns their outputs by name. An
+# **aggregation** makes one tensor of them, and a **`Filter`** selects some of them. `InputBlockV2`
+# combines the first two: all features of a schema, concatenated.
 
 # %%
 side_by_side = mm.ParallelBlock({"embeddings": embeddings, "bottom": bottom})
@@ -149,13 +149,13 @@ print(f"{theirs.shape[1]} products; largest difference: {tf.reduce_max(tf.abs(ou
 # %% [markdown]
 # ## DLRM from blocks
 #
-# The whole model in three functions: inputs side by side; the interaction, with a **shortcut** that
-# passes the bottom vector around it; a top MLP and a binary output.
+# The whole model in three functions: the inputs in parallel; the interaction, with a **shortcut**
+# that concatenates the bottom vector to its output; a top MLP and a binary output.
 
 
 # %%
 def inputs(aggregation=None):
-    """Embeddings and the bottom MLP, side by side."""
+    """Embeddings and the bottom MLP, in parallel."""
     return mm.ParallelBlock(
         {
             "embeddings": mm.Embeddings(
@@ -171,7 +171,7 @@ def inputs(aggregation=None):
 
 
 def interaction(vectors):
-    """All pairs of vectors; the bottom vector also passes around them."""
+    """All pairs of vectors, and the bottom vector through a shortcut."""
     return vectors.connect_with_shortcut(
         DotProductInteractionBlock(),
         shortcut_filter=mm.Filter("bottom_block"),
@@ -185,7 +185,7 @@ def from_blocks():
 
 
 # %% [markdown]
-# The next picture is drawn by a walk over the model's blocks, so it cannot be wrong about them.
+# The next figure is drawn from the model itself: `draw` walks over its blocks.
 
 # %%
 import matplotlib.pyplot as plt
@@ -197,8 +197,8 @@ draw(blocks)
 plt.show()
 
 # %% [markdown]
-# Is this DLRM? Looking alike is no proof. Same number of weights; and with the stock model's
-# weights copied over, the same outputs.
+# Check that the rebuilt DLRM equals the stock one: it must have the same number of weights, and
+# with the stock model's weights it must give the same outputs.
 
 # %%
 stock = mm.DLRMModel(
@@ -220,27 +220,27 @@ assert difference < 1e-5
 print(f"{blocks.count_params():,} weights each, largest difference {difference:.0e}")
 
 # %% [markdown]
-# ## A fair trial
+# ## Test each change over five seeds
 #
-# One run with one seed moves by itself: other starting weights, another order of the rows, another
-# AUC. So each variation is trained with **five seeds**, on the same rows, for the same number of
-# epochs, and is compared with DLRM **seed by seed**.
+# The AUC of one run depends on its seed: other initial weights and another order of the rows give
+# another AUC. So each variation is trained with **five seeds**, on the same rows, for the same
+# number of epochs, and is compared with DLRM **seed by seed**.
 #
-# To afford that, we take one person in eight (with all their rows), keep the rows in memory, and
-# let TensorFlow trace each model once. Tracing costs as much as several epochs; starting again from
-# another seed's weights costs nothing.
+# To make this fast, we take one user in eight (with all their rows), keep the rows in memory, and
+# let TensorFlow trace each model only once. Tracing takes as long as several epochs; setting the
+# initial weights of another seed takes almost no time.
 
 # %%
 SEEDS = range(5)
-PEOPLE = 8  # one person in eight
+ONE_IN = 8  # one user in eight
 EPOCHS = 2
 BATCH = 1_024
 
 
 def in_memory(dataset):
-    """The rows of one person in eight: features as tensors of shape (n, 1), and the target."""
+    """The rows of one user in eight: features as tensors of shape (n, 1), and the target."""
     rows = dataset.compute()
-    rows = Dataset(rows[rows["user"] % PEOPLE == 0], schema=schema)
+    rows = Dataset(rows[rows["user"] % ONE_IN == 0], schema=schema)
     return mm.sample_batch(rows, batch_size=rows.num_rows, shuffle=False, prepare_features=True)
 
 
@@ -254,7 +254,7 @@ from sklearn.metrics import roc_auc_score
 
 
 def start_again(model, build, seed, example):
-    """Give a compiled model the weights that `build` starts with, and a fresh optimizer."""
+    """Give a compiled model the initial weights of `build` with this seed, and a new optimizer."""
     tf.keras.utils.set_random_seed(seed)
     fresh = build()
     fresh(example)  # a model has weights once it has seen a batch
@@ -264,7 +264,7 @@ def start_again(model, build, seed, example):
 
 
 def trial(build):
-    """Train a model with each seed; return its AUC on the test month, one a seed."""
+    """Train a model with each seed; return its AUC on the test month, one per seed."""
     example = {name: values[:2] for name, values in features.items()}
     model = build()
     model(example)
@@ -279,21 +279,22 @@ def trial(build):
 
 
 # %% [markdown]
-# Every figure needs a floor and a ceiling. The floor is one column alone: how often the product
-# was bought before. The ceiling is the shop's own probability of each purchase, where there is one.
+# To judge an AUC we need a baseline and an upper bound. The baseline is one column alone: the share
+# of the product's earlier carts that were bought. The upper bound is the shop's true probability of
+# each purchase, if the data set has one.
 
 # %%
-floor = roc_auc_score(test_target, test_features["product_id_te"].numpy().ravel())
-print(f"floor, the product's mean target: {floor:.4f}")
-ceiling = None
+baseline = roc_auc_score(test_target, test_features["product_id_te"].numpy().ravel())
+print(f"baseline, the product's mean target: {baseline:.4f}")
+upper_bound = None
 if data.truth is not None:
-    chosen = (test_set.compute()["user"] % PEOPLE == 0).to_numpy()
+    chosen = (test_set.compute()["user"] % ONE_IN == 0).to_numpy()
     asked = data.test[chosen]
-    ceiling = roc_auc_score(
+    upper_bound = roc_auc_score(
         test_target,
         data.truth.purchase_probability(asked["user_id"], asked["product_id"], asked["timestamp"]),
     )
-    print(f"ceiling, the shop's own probabilities: {ceiling:.4f}")
+    print(f"upper bound, the shop's own probabilities: {upper_bound:.4f}")
 
 # %% tags=["nbval-check-output"]
 results = {"DLRM": trial(from_blocks)}
@@ -302,14 +303,14 @@ record("auc_blocks", results["DLRM"].mean())
 # %% [markdown]
 # ## A wide part: hashed crosses
 #
-# A wide part (Cheng et al. 2016) memorises combinations: "this category at this hour" gets a
-# weight of its own. There may be very many combinations, so they are **hashed** into bins, and two
-# that fall into one bin share a weight.
+# A wide part (Cheng et al. 2016) memorises combinations: "this category at this hour" gets a weight
+# of its own. There may be very many combinations, so they are **hashed** into bins, and
+# combinations in the same bin share a weight.
 #
-# How many bins? With n values thrown into m bins, a value is alone in its bin with probability
-# `(1 - 1/m) ** (n - 1)`.
+# How many bins are needed? With n values hashed into m bins, a value is alone in its bin with
+# probability `(1 - 1/m) ** (n - 1)`.
 #
-# ### Exercise 3.2: bins enough
+# ### Exercise 3.2: how many bins?
 
 
 # %% tags=["exercise-3.2"]
@@ -346,8 +347,8 @@ bins = bins_for(len(seen_together), colliding=0.2)
 print(f"{len(seen_together):,} combinations of {', '.join(crossed.column_names)}: {bins:,} bins")
 
 # %% [markdown]
-# The wide part and the deep part run side by side, and one output reads both. `HashedCross` gives a
-# one-hot vector of the bin; the output's weight for it is the weight of the combination.
+# The wide part and the deep part run in parallel, and one output reads both. `HashedCross` returns
+# a one-hot vector of the bin; the output's weight for it is the weight of the combination.
 
 
 # %%
@@ -371,13 +372,13 @@ record("auc_wide", results["+ wide part"].mean())
 # %% [markdown]
 # ## A cross network for the dot product
 #
-# Dot products weigh all coordinates alike. A cross network learns which coordinates should meet:
-# a layer computes `x0 * (W x + b) + x` (Wang et al. 2021). In blocks, it is one line.
+# A dot product gives all coordinates the same weight. A cross network learns which coordinates to
+# multiply: a layer computes `x0 * (W x + b) + x` (Wang et al. 2021). In blocks, it is one line.
 
 
 # %%
 def with_cross_network():
-    """DLRM with a cross network in the place of its interaction."""
+    """DLRM with a cross network instead of its interaction."""
     crossing = mm.CrossBlock(depth=2, inputs=inputs())
     return mm.Model(crossing.connect(mm.MLPBlock([64, 32])), mm.BinaryOutput("target"))
 
@@ -387,22 +388,23 @@ results["cross network"] = trial(with_cross_network)
 record("auc_cross", results["cross network"].mean())
 
 # %% [markdown]
-# The same paper saw that `W` is nearly of low rank, and that different corners of the data want
-# different ranks. Its **mixture of low-rank experts** has, in each layer, a few small experts and a
-# gate that says whom to believe:
+# The same paper found that `W` is nearly of low rank, and that different parts of the data need
+# different ranks. In its **mixture of low-rank experts**, each layer has a few small experts and a
+# gate that weights them:
 #
 # `x = sum_i gate_i(x) * x0 * (U_i g(C_i g(V_i x)) + b) + x`
 #
-# Merlin has low rank (`CrossBlock(low_rank_dim=...)`) but not the mixture. So it is the first layer
-# of our own. Three rules make a Keras layer that others can use: weights are made in `build`, when
-# the input's size is known; `get_config` returns what `__init__` took; and
+# Merlin has low rank (`CrossBlock(low_rank_dim=...)`) but not the mixture, so we write this layer.
+# Three rules make a Keras layer that others can use: weights are created in `build`, when the
+# input's size is known; `get_config` returns the arguments of `__init__`; and
 # `register_keras_serializable` gives the class a name under which a saved model finds it. Keras
-# refuses a name that is taken, but a notebook's cell is run more than once: we free the name first.
+# refuses a name that is already registered, but a notebook's cell may run more than once: we remove
+# the old name first.
 
 
 # %%
 def serializable(cls):
-    """Register a class as `lab3>Name`, in the place of an earlier one of that name."""
+    """Register a class as `lab3>Name`; replace an earlier one of that name."""
     tf.keras.utils.get_custom_objects().pop(f"lab3>{cls.__name__}", None)
     return tf.keras.utils.register_keras_serializable(package="lab3")(cls)
 
@@ -413,7 +415,7 @@ class CrossMixture(tf.keras.layers.Layer):
     """A cross network whose layers are mixtures of low-rank experts (Wang et al. 2021).
 
     Args:
-        depth: how many layers; one more feature meets in each.
+        depth: how many layers; each adds one to the number of features in a product.
         experts: in each layer.
         rank: the size of an expert's inner space.
 
@@ -458,7 +460,7 @@ class CrossMixture(tf.keras.layers.Layer):
 
 
 def with_mixture():
-    """DLRM with a mixture of low-rank experts in the place of its interaction."""
+    """DLRM with a mixture of low-rank experts instead of its interaction."""
     crossing = inputs(aggregation="concat").connect(CrossMixture())
     return mm.Model(crossing.connect(mm.MLPBlock([64, 32])), mm.BinaryOutput("target"))
 
@@ -468,20 +470,22 @@ results["mixture of experts"] = trial(with_mixture)
 record("auc_mixture", results["mixture of experts"].mean())
 
 # %% [markdown]
-# ## A layer of your own: gates on fields
+# ## Your own layer: gates on fields
 #
-# Which columns matter depends on the row: for a newcomer the brand says more than the user's own
-# vector. SENet (Hu et al. 2018; for recommenders FiBiNET, Huang et al. 2019) **squeezes** each
-# vector to one number, lets a tiny network read all of them, and **re-weights** the vectors.
+# Which columns matter depends on the row: for a new user the brand is more useful than the user's
+# own vector. SENet (Hu et al. 2018; for recommenders FiBiNET, Huang et al. 2019) **squeezes** each
+# vector to one number, feeds these numbers into a small network, and **re-weights** the vectors by
+# its output.
 #
 # Our version takes and returns a dictionary, so it fits between any two blocks. Its gates start at
-# exactly 1: an untrained one changes nothing, which makes it safe to insert and easy to test.
+# exactly 1: before training the layer changes nothing, which makes it safe to insert and easy to
+# test.
 
 
 # %%
 @serializable
 class FieldGates(tf.keras.layers.Layer):
-    """Weigh each field's vector by a gate between 0 and 2 that depends on all fields.
+    """Weight each field's vector by a gate between 0 and 2 that depends on all fields.
 
     Args:
         reduction: the hidden layer has this many times fewer units than there are fields.
@@ -526,18 +530,18 @@ results["+ field gates"] = trial(with_gates)
 record("auc_gates", results["+ field gates"].mean())
 
 # %% [markdown]
-# ## Did it help?
+# ## Which changes helped?
 #
-# For each seed, the variation's AUC less DLRM's. Five differences give a mean and a 95% interval
-# (Student's t with four degrees of freedom). Above zero: it helped. Around zero: **not shown**,
-# whatever the paper says.
+# For each seed we compute the variation's AUC minus DLRM's. Five differences give a mean and a 95%
+# interval (Student's t with four degrees of freedom). If the interval is above zero, the change
+# helped. If it contains zero, an effect is **not shown**.
 
 # %%
 from scipy import stats
 
 
 def interval(values):
-    """Mean and 95% interval of the mean, from a few values, one a seed."""
+    """Mean and 95% interval of the mean, from a few values, one per seed."""
     half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     return np.mean(values), np.mean(values) - half, np.mean(values) + half
 
@@ -550,8 +554,8 @@ for name, aucs in results.items():
 table = pd.DataFrame.from_dict(
     rows, orient="index", columns=["AUC", "difference", "low", "high", "did it help?"]
 )
-if ceiling is not None:
-    table.insert(1, "skill", (table["AUC"] - 0.5) / (ceiling - 0.5))
+if upper_bound is not None:
+    table.insert(1, "skill", (table["AUC"] - 0.5) / (upper_bound - 0.5))
 table.round(4)
 
 # %%
@@ -566,62 +570,63 @@ spread = [
 axis.errorbar(variations["difference"], range(len(variations)), xerr=spread, fmt="D", capsize=4)
 axis.axvline(0, color="0.4", linewidth=0.8)
 axis.set_yticks(range(len(variations)), variations.index)
-axis.set(xlabel="AUC less DLRM's: five seeds, mean and 95% interval")
+axis.set(xlabel="AUC minus DLRM's: five seeds, mean and 95% interval")
 axis.margins(y=0.2)
 plt.show()
 
 # %% [markdown]
-# Read it with three doubts. The interval covers luck in training; that another test month would say
-# the same is a further question. Four variations were tried, and with enough tries one looks good
-# by accident. And the budget was small: a variation that needs more rows can look bad here. Set
-# `PEOPLE = 1` and `EPOCHS = 4` when you have half an hour, and ask again.
+# This result has three limits. The interval covers the randomness of training, but not the choice
+# of the test month: another month may give another result. Four variations were tried, and with
+# enough variations one looks good by chance. And the budget was small: a variation that needs more
+# rows can look bad here. If you have half an hour, set `ONE_IN = 1` and `EPOCHS = 4` and run the
+# test again.
 #
-# ## A loss of your own: learning from a biased log
+# ## Your own loss: learning from a biased log
 #
-# A retrieval model learns from what people bought. But they could only buy **what the old
-# recommender showed them**, and it liked best-sellers. A model trained on such a log learns two
-# things at once, what people like and what they were shown, and cannot tell them apart.
+# A retrieval model learns from what users bought. But they could only buy **what the old
+# recommender showed them**, and it preferred best sellers. A model trained on such a log learns a
+# mixture of what users like and what they were shown, and cannot separate the two.
 #
-# Here the shop's truth earns its keep. We let an old policy write a log: it shows a person one
-# product at a time, by popularity, now and then any product at all; the person buys it with the
-# *true* probability. Then we can ask what no real log can answer: how good would the ten products
-# be that a model *would have* shown?
+# Here we use the shop's true probabilities. An old policy writes a log: it shows a user one product
+# at a time, mostly by popularity, sometimes a random one; the user buys it with the *true*
+# probability. Then we can measure what no real log can tell: how good are the ten products that a
+# new model *would have* shown?
 
 # %%
 rng = np.random.default_rng(workspace.profile.seed)
-known_people = data.train["user_id"].unique()
-people = np.sort(rng.choice(known_people, size=min(1_000, len(known_people)), replace=False))
+known_users = data.train["user_id"].unique()
+users = np.sort(rng.choice(known_users, size=min(1_000, len(known_users)), replace=False))
 known_products = data.catalog["product_id"].to_numpy()
 shelf = np.sort(rng.choice(known_products, size=min(300, len(known_products)), replace=False))
 
 if data.truth is not None:
-    pairs = pd.MultiIndex.from_product([people, shelf])
+    pairs = pd.MultiIndex.from_product([users, shelf])
     user, product = (pairs.get_level_values(level).to_numpy() for level in (0, 1))
     noon = data.test["timestamp"].min().normalize() + pd.Timedelta("12h")
     reward = data.truth.purchase_probability(user, product, pd.DatetimeIndex([noon] * len(pairs)))
-    reward = reward.reshape(len(people), len(shelf))
+    reward = reward.reshape(len(users), len(shelf))
 else:
-    print("This data set does not know its truth: we plant one, of four hidden tastes.")
-    taste, kind = rng.normal(size=(len(people), 4)), rng.normal(size=(len(shelf), 4))
+    print("This data set has no true probabilities: we simulate some, of rank four.")
+    taste, kind = rng.normal(size=(len(users), 4)), rng.normal(size=(len(shelf), 4))
     reward = 1 / (1 + np.exp(1.5 - taste @ kind.T))
 
 popularity = data.train["product_id"].value_counts().reindex(shelf).fillna(0).to_numpy() + 1.0
 shown_by_old = 0.9 * popularity / popularity.sum() + 0.1 / len(shelf)  # (products,), sums to 1
 
 best = np.sort(reward, axis=1)[:, -10:].mean()
-print(f"{len(people):,} people, {len(shelf)} products; mean true reward of")
+print(f"{len(users):,} users, {len(shelf)} products; mean true reward of")
 print(f"  a product at random  {reward.mean():.3f}")
 print(f"  the old policy       {(reward @ shown_by_old).mean():.3f}")
-print(f"  everybody's best ten {best:.3f}")
+print(f"  each user's best ten {best:.3f}")
 record("random_reward", reward.mean())
 record("best_reward", best)
 
 # %% [markdown]
-# The cure is **importance weighting**. A purchase of what the new policy would show often and the
-# old one rarely should count more: `weight = new / old`, both probabilities of *this* product for
-# *this* person. The weight is exact on average and wild in the single case (0.02 / 0.0003 = 67), so
-# it is **capped**: a little bias for much less variance. And it is a weight, nothing to be learnt:
-# no gradient goes through it.
+# The usual correction is **importance weighting**. A purchase counts more if the new policy would
+# show the product often and the old one rarely showed it: `weight = new / old`, both probabilities
+# of *this* product for *this* user. The weight is unbiased, but its variance is high (0.02 / 0.0003
+# = 67), so it is **capped**: a little bias for much less variance. The weight is a constant, not
+# something to learn: no gradient goes through it.
 #
 # ### Exercise 3.3: the off-policy weight
 
@@ -649,9 +654,8 @@ def off_policy_weight(log_new: tf.Tensor, log_old: tf.Tensor, cap: float) -> tf.
 check("3.3", off_policy_weight)
 
 # %% [markdown]
-# A Keras loss sees `y_true` and `y_pred` and nothing else, so the log's probabilities must travel
-# in `y_true`: a row is zero but for the bought product, where it holds **one over the old policy's
-# probability**.
+# A Keras loss gets only `y_true` and `y_pred`, so `y_true` must hold the log's probabilities: a row
+# is zero except for the bought product, where it holds **one over the old policy's probability**.
 
 
 # %%
@@ -682,8 +686,8 @@ class OffPolicyLoss(tf.keras.losses.Loss):
 
 
 # %% [markdown]
-# The retrieval model is small: a vector a person, and Merlin's `CategoricalOutput` over the shelf.
-# Its schema is written by hand, which is all that Merlin needs.
+# The retrieval model is small: one vector per user, and Merlin's `CategoricalOutput` over the 300
+# products of `shelf`. Merlin only needs a schema, which we write by hand.
 
 # %%
 from merlin.schema import ColumnSchema, Schema
@@ -695,33 +699,33 @@ def column(name, size, tag):
     return ColumnSchema(name, dtype=np.int64, tags=[tag, Tags.CATEGORICAL], properties=domain)
 
 
-person = Schema([column("person", len(people), Tags.USER_ID)])
+user_schema = Schema([column("user", len(users), Tags.USER_ID)])
 shown = column("shown", len(shelf), Tags.ITEM_ID)
-everybody = {"person": tf.range(len(people), dtype=tf.int64)[:, None]}
+all_users = {"user": tf.range(len(users), dtype=tf.int64)[:, None]}
 
 
 def nominator():
-    """A policy: for each person, a logit for each product."""
+    """A policy: for each user, a logit for each product."""
     return mm.Model(
-        mm.InputBlockV2(person, categorical=mm.Embeddings(person, dim=8)),
+        mm.InputBlockV2(user_schema, categorical=mm.Embeddings(user_schema, dim=8)),
         mm.CategoricalOutput(shown),
     )
 
 
 def write_log(seed, showings=200):
-    """Let the old policy show products to everybody; return who bought what."""
+    """Let the old policy show products to all users; return who bought what."""
     rng = np.random.default_rng(seed)
-    who = np.repeat(np.arange(len(people)), showings)
+    who = np.repeat(np.arange(len(users)), showings)
     what = rng.choice(len(shelf), size=len(who), p=shown_by_old)
     buys = rng.random(len(who)) < reward[who, what]
     return who[buys], what[buys]
 
 
 # %% [markdown]
-# In a two-stage system (Ma et al. 2020) there is one thing more. The model only *nominates*; a
-# ranker behind it picks. A nomination is worth something if the ranker will pick it, so the new
-# policy's probability of showing a product is `nominated * picked`. The ranker is there already and
-# stays as it is. We estimate `picked` by drawing slates from the nominator and asking the ranker.
+# In a two-stage system (Ma et al. 2020) the model only *nominates* candidates, and a ranker picks
+# from them. A nomination is useful only if the ranker picks it, so the new policy's probability of
+# showing a product is `nominated * picked`. The ranker is given and is not trained here. We
+# estimate `picked`: we draw slates from the nominator and let the ranker choose.
 
 # %%
 noise = rng.normal(scale=1.0, size=reward.shape)
@@ -729,9 +733,9 @@ ranker = np.log(reward / (1 - reward)) + noise  # good, not perfect
 
 
 def picked(logits, slate=20, draws=4, seed=0):
-    """(people, products): the chance that the ranker picks a product from a nominated slate."""
+    """(users, products): the probability that the ranker picks a product from a slate."""
     rng = np.random.default_rng(seed)
-    others = np.zeros((draws, len(people)))
+    others = np.zeros((draws, len(users)))
     for i in range(draws):
         slates = np.argpartition(-logits - rng.gumbel(size=logits.shape), slate, axis=1)[:, :slate]
         others[i] = np.exp(np.take_along_axis(ranker, slates, axis=1)).sum(axis=1)
@@ -740,25 +744,25 @@ def picked(logits, slate=20, draws=4, seed=0):
 
 
 def best_ten(scores):
-    """Mean true reward of each person's ten products with the best scores."""
+    """Mean true reward of each user's ten products with the best scores."""
     ten = np.argsort(-scores, axis=1)[:, :10]
     return np.take_along_axis(reward, ten, axis=1).mean()
 
 
 def ranked_ten(logits):
-    """The same for the ten that the ranker picks from each person's thirty nominations."""
+    """The same for the ten that the ranker picks from each user's thirty nominations."""
     nominated = logits >= np.sort(logits, axis=1)[:, [-30]]
     return best_ten(np.where(nominated, ranker, -np.inf))
 
 
 # %%
-ROUNDS, EPOCHS_A_ROUND, CAP = 2, 3, 10.0
+ROUNDS, EPOCHS_PER_ROUND, CAP = 2, 3, 10.0
 
 
 def compiled(loss):
     """A nominator to train with this loss."""
     model = nominator()
-    model(everybody)
+    model(all_users)
     model.compile(optimizer=tf.keras.optimizers.Adam(0.04), loss=loss, metrics=[])
     model.optimizer.build(model.trainable_variables)
     return model
@@ -768,19 +772,19 @@ def learn_from_logs(model, correction):
     """Train the nominator with each seed, on a log of its own; return the logits of each."""
     found = []
     for seed in SEEDS:
-        start_again(model, nominator, seed, everybody)
+        start_again(model, nominator, seed, all_users)
         who, what = write_log(seed)
         for _ in range(ROUNDS):
-            worth = correction(model(everybody).numpy())[who, what]
-            y_true = tf.one_hot(what, len(shelf)) * tf.constant(worth, tf.float32)[:, None]
-            log = {"person": tf.constant(who)[:, None]}
-            model.fit(log, y_true, batch_size=2_048, epochs=EPOCHS_A_ROUND, verbose=0)
-        found.append(model(everybody).numpy())
+            weights = correction(model(all_users).numpy())[who, what]
+            y_true = tf.one_hot(what, len(shelf)) * tf.constant(weights, tf.float32)[:, None]
+            log = {"user": tf.constant(who)[:, None]}
+            model.fit(log, y_true, batch_size=2_048, epochs=EPOCHS_PER_ROUND, verbose=0)
+        found.append(model(all_users).numpy())
     return found
 
 
 def as_logged(logits):
-    """No correction: what was bought is what people like."""
+    """No correction: every purchase counts the same."""
     return np.ones_like(logits)
 
 
@@ -790,12 +794,12 @@ def one_stage(logits):
 
 
 def two_stages(logits):
-    """The same, times the chance that the ranker picks the product."""
+    """The same, times the probability that the ranker picks the product."""
     return picked(logits) / shown_by_old
 
 
 with_weights = compiled(OffPolicyLoss(CAP))
-learnt = {
+learned = {
     "naive": learn_from_logs(
         compiled(tf.keras.losses.CategoricalCrossentropy(from_logits=True)), as_logged
     ),
@@ -804,13 +808,13 @@ learnt = {
 }
 
 # %% [markdown]
-# The judge is the truth: the mean true reward of each person's top ten, for the nominator alone,
-# and for the ten that the ranker picks from its thirty nominations.
+# We evaluate with the true probabilities: the mean true reward of each user's top ten, for the
+# nominator alone, and for the ten that the ranker picks from its thirty nominations.
 
 # %%
 columns = {"top ten": best_ten, "ranker's ten of thirty": ranked_ten}
 rows = {}
-for name, seeds in learnt.items():
+for name, seeds in learned.items():
     for judge in columns.values():
         mean, low, high = interval([judge(logits) for logits in seeds])
         rows.setdefault(name, []).extend([mean, low, high])
@@ -829,14 +833,14 @@ record("off_policy_gap", alone.loc["corrected", "low"] - alone.loc["naive", "hig
 
 # %% [markdown]
 # The last figure is the distance between the two **intervals**: above zero, they do not overlap.
-# Same log, same model, same number of steps; only the weights differ. Where do the naive model's
-# ten come from?
+# The log, the model and the number of steps are the same; only the weights differ. How popular are
+# the products in the top ten of each model?
 
 # %%
 order = np.argsort(-popularity)
 figure, axis = plt.subplots(figsize=(7, 2.6), layout="constrained")
 for name in ("naive", "corrected"):
-    ten = np.argsort(-learnt[name][0], axis=1)[:, :10]
+    ten = np.argsort(-learned[name][0], axis=1)[:, :10]
     share = np.bincount(ten.ravel(), minlength=len(shelf))[order] / ten.size
     axis.plot(np.cumsum(share), label=f"{name} top ten")
 axis.plot(np.cumsum(shown_by_old[order]), "--", color="0.5", label="the old policy")
@@ -846,12 +850,12 @@ axis.legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# ## A negative sampler of your own
+# ## Your own negative sampler
 #
 # A model that learns from purchases alone needs products that were *not* bought. Uniform negatives
-# are too easy, popular ones teach it to dislike best-sellers; a **mixture** of both is the usual
-# answer (Yang et al. 2020). What must never happen: the bought product as its own negative, one row
-# saying yes and the next one no.
+# are too easy, and with popular ones the model learns too low scores for best sellers; a
+# **mixture** of both is the usual choice (Yang et al. 2020). The bought product must never be its
+# own negative: the same pair would then have target 1 in one row and target 0 in the next.
 #
 # ### Exercise 3.4: a sampler that never draws the positive
 
@@ -885,8 +889,9 @@ def draw_negatives(positives: tf.Tensor, weights: tf.Tensor, n: int, seed: int) 
 check("3.4", draw_negatives)
 
 # %% [markdown]
-# To put it **in the loader** it becomes a layer, and `Loader.map` calls it with each batch: one row
-# in, `1 + n` rows out. It counts its calls, or every batch would get the same draws.
+# To use it **in the loader**, we make it a layer, which `Loader.map` calls with each batch: for
+# each row it returns `1 + n` rows. It counts its calls; otherwise every batch would get the same
+# draws.
 
 
 # %%
@@ -895,8 +900,8 @@ class MixedNegatives(tf.keras.layers.Layer):
     """Add negatives to batches of positives.
 
     Args:
-        weights: how often each product is drawn, one number a code.
-        per_positive: negatives a row.
+        weights: how often each product is drawn, one number per code.
+        per_positive: negatives per row.
         item: the column of the product; all other columns are repeated.
         seed: of the draws.
 
@@ -951,22 +956,22 @@ head = np.isin(np.arange(codes), np.argsort(-counts)[: codes // 10])
 for name, share in {
     "uniform": real / real.sum(),
     "popular": counts * real / (counts * real).sum(),
-    "mixed, asked": weights,
+    "mixed, expected": weights,
     "mixed, drawn": drawn / drawn.sum(),
 }.items():
-    print(f"{name:13} {share[head].sum():.3f} of the negatives are from the most popular tenth")
+    print(f"{name:15} {share[head].sum():.3f} of the negatives are from the most popular tenth")
 
 # %% [markdown]
-# ## A metric of your own
+# ## Your own metric
 #
-# **Coverage**: which share of the products does *anybody* get to see in a top ten? A metric in
-# Keras is a little machine with three buttons: `update_state` for each batch, `result` at any time,
-# `reset_state` before the next epoch. It must be **exact**: the same result however the rows are
-# cut into batches. A mean over batches is not: each batch alone covers less.
+# **Coverage**: which share of the products is in the top ten of at least one user? A Keras metric
+# has three methods: `update_state` is called for each batch, `result` at any time, `reset_state`
+# before the next epoch. The result must be **exact**: the same however the rows are split into
+# batches. A mean over batches is not exact, because each batch alone covers less.
 #
-# Keep all state in what `add_weight` makes: it is saved, and it works inside a graph. One trap: the
-# `reset_state` that a metric inherits in Keras 2.12 sets single numbers back and fails on a vector.
-# So ours brings its own.
+# Keep all state in variables made by `add_weight`: they are saved, and they work inside a graph.
+# Note that the `reset_state` that a metric inherits in Keras 2.12 resets only scalars and fails on
+# a vector. So ours has its own.
 #
 # ### Exercise 3.5: a metric whose state resets
 
@@ -1015,7 +1020,7 @@ check("3.5", Coverage)
 # %%
 metric = Coverage(10, len(shelf))
 coverage = {}
-for name, seeds in learnt.items():
+for name, seeds in learned.items():
     covered = []
     for logits in seeds:
         metric.reset_state()
@@ -1030,13 +1035,13 @@ record("naive_coverage", coverage["naive"])
 record("off_policy_coverage", coverage["corrected"])
 
 # %% [markdown]
-# ## Handing it on
+# ## Make it work for others
 #
-# A custom part is finished when it works where its author is not. Three steps.
+# A custom part is finished when it works in another process, on another machine. Three steps.
 #
-# **1. Merlin's own tests.** `testing_utils` holds what Merlin tests its layers with:
-# `assert_serialization` for `get_config`, `layer_test` for shapes, types, and the way through a
-# model and back, `model_test` for a whole model.
+# **1. Merlin's own tests.** `testing_utils` holds the functions with which Merlin tests its layers:
+# `assert_serialization` for `get_config`, `layer_test` for shapes, types, saving and loading in a
+# model, `model_test` for a whole model.
 
 # %%
 from merlin.models.tf.utils import testing_utils
@@ -1045,15 +1050,15 @@ tf.keras.utils.disable_interactive_logging()
 for part in (FieldGates(2), CrossMixture(2, 3, 4), MixedNegatives([0, 1, 2]), Coverage(10, 50)):
     copy = testing_utils.assert_serialization(part)
     assert copy.get_config() == part.get_config()
-    print(f"{type(part).__name__}: out of its config again")
+    print(f"{type(part).__name__}: rebuilt from its config")
 output = testing_utils.layer_test(
     CrossMixture, kwargs={"experts": 2, "rank": 3}, input_shape=(16, 5), input_dtype="float32"
 )
 print("CrossMixture: passed Merlin's layer_test, output", output.shape)
 
 # %% [markdown]
-# **2. A module.** Another process has never seen this notebook. The text of the cells becomes a
-# module, as it would in your own repository; there, a saved model finds its classes.
+# **2. A module.** Another process does not have this notebook. We write the source of the cells to
+# a module, as in your own repository; a saved model finds its classes there.
 
 # %%
 import linecache
@@ -1074,8 +1079,8 @@ parts += [FieldGates.call, CrossMixture.call, Coverage.result]
 module = "\n\n".join(["import tensorflow as tf", *map(cell_of, parts)])
 
 # %% [markdown]
-# **3. Save here, load there.** A model with our layers, our loss and our metric goes to disk. A
-# fresh Python process knows the module and nothing else; it loads the model and predicts.
+# **3. Save here, load in another process.** We save a model with our layers, our loss and our
+# metric. A new Python process, which has only the module, loads the model and predicts.
 
 # %%
 script = """
@@ -1111,21 +1116,19 @@ print(f"here:\n  {here}")
 assert str(here) in there
 
 # %% [markdown]
-# What else belongs to such a change: a unit test with a case worked out by hand; inputs in
-# `float32` and `float64`; columns chosen by **tags and schema**
-# (`select_by_tag(Tags.CATEGORICAL)`), never by name, so that it works on tables you have not seen;
-# and the table of five seeds.
+# What else such a change needs: a unit test with a case computed by hand; tests with inputs in
+# `float32` and `float64`; columns selected by **tags and schema**
+# (`select_by_tag(Tags.CATEGORICAL)`) instead of names, so that it works on other tables; and the
+# table of five seeds.
 #
 # ## Summary
 #
-# * Models are blocks: `connect` puts one behind the other, `ParallelBlock` side by side.
-# * Prove that your starting point equals the original before you change it.
-# * Five seeds, paired, one change at a time: then "it helped" is a statement. Often the honest
-#   answer is "not shown".
-# * A log says what people did with what they were shown. Importance weights, capped, correct for
-#   it.
-# * A layer, a loss, a sampler, a metric: each is a small class with `get_config`, done when another
-#   process can load it.
+# * Models consist of blocks: `connect` puts them in sequence, `ParallelBlock` in parallel.
+# * Before you change a rebuilt model, check that it equals the original.
+# * Test one change at a time, over five seeds, paired. Often the result is "not shown".
+# * A log depends on what users were shown. Capped importance weights correct for it.
+# * A layer, a loss, a sampler, a metric: each is a small class with `get_config`. It is finished
+#   when another process can load it.
 #
 # **To read.** Cheng et al., *Wide & deep learning* (2016). Naumov et al., *DLRM* (2019). Wang et
 # al., *DCN V2* (2021). Hu et al., *Squeeze-and-excitation networks* (2018); Huang et al., *FiBiNET*

@@ -11,18 +11,18 @@
 # ---
 
 # %% [markdown]
-# # 4. Train retrieval and ranking, and judge them together
+# # 4. Train retrieval and ranking, and evaluate them together
 #
-# Lab 2 compared rankers on rows that a log happened to hold. A pipeline is another matter: the
-# ranker sees only what retrieval found, and what matters is the ten products that come out at the
-# end. This lab trains both stages and judges **the pipeline**, on the whole catalogue, beside peers
-# that have no neural network in them and were tuned with the same care.
+# Lab 2 compared rankers on the rows of a log. In a pipeline, the ranker gets only the products that
+# retrieval found, and the result is the ten products that are shown at the end. This lab trains
+# both stages and evaluates **the pipeline** on the whole catalogue, compared with models without a
+# neural network that were tuned with the same care.
 #
 # **After this lab you will be able to**
 #
 # * train a two-tower model with in-batch negatives and the log-Q correction;
-# * measure recall over the catalogue, and say why in-batch recall is something else;
-# * train a ranker on the candidates that it will really see;
+# * measure recall over the catalogue, and say why in-batch recall is a different measure;
+# * train a ranker on the candidates that it will get in the pipeline;
 # * choose an index, find the weakest stage, and export everything for serving.
 #
 # About 40 minutes. It starts from the workflow and the tables that lab 2 made.
@@ -69,8 +69,8 @@ item_schema = schema.select_by_tag(Tags.ITEM)
 # %% [markdown]
 # ## Users and products as the models see them
 #
-# The workflow of lab 2 encodes anything that has its columns. `remove_inputs` leaves the branches
-# that the rest can feed: for a table of products, all but the user's and the context's.
+# The workflow of lab 2 encodes any table that has its columns. `remove_inputs` removes the branches
+# whose columns are missing: for a table of products, those of the user and of the context.
 
 # %%
 from multistage.features import TargetEncoding, user_history
@@ -85,13 +85,13 @@ def encode(frame):
 
 encoding = TargetEncoding.load(workflow_folder / "target_encoding.parquet")
 items = encode(encoding.transform(data.catalog))[item_schema.column_names]
-# A person nobody knows: code 2 is "unknown", and no history at all.
+# An unknown user: code 2 is "unknown", and there is no history.
 unknown = encode(pd.DataFrame({"user_id": [-1], "user_activity": [0.0], "user_price": [np.nan]}))
 unknown = unknown[user_schema.column_names]
 
 
 def encode_users(known, user_ids):
-    """Return a row for each user, as `known` interactions leave them; or the unknown person's."""
+    """Return each user's row after the `known` interactions; for others the unknown user's row."""
     state = user_history(known)
     encoded = pd.concat([encode(state)[user_schema.column_names], unknown], ignore_index=True)
     row = pd.Series(np.arange(len(state)), index=state["user_id"]).reindex(user_ids)
@@ -103,21 +103,21 @@ unknown
 # %% [markdown]
 # ## Two towers
 #
-# One network reads the user, another the product, and their dot product is the score. Because the
-# two never meet before the end, every product's vector can be computed **ahead of time**, and
-# retrieval becomes a search for the nearest vectors.
+# One network encodes the user, another the product, and the dot product of their vectors is the
+# score. The two networks are independent, so every product's vector can be computed **ahead of
+# time**, and retrieval becomes a search for the vectors with the largest dot product.
 #
-# There are no negatives in a log of purchases. **In-batch negatives** borrow them: for each person,
-# the products that the other people of the batch bought. It is cheap, and it is biased.
+# A log of purchases has no negatives. **In-batch negatives** take them from the batch: for each
+# user, the products that the other users of the batch bought. This is cheap, but biased.
 #
 # %% [markdown]
 # ### Exercise 4.1: log-Q in a loss
 #
-# In a batch, person i's own product stands in column i, and the other columns are the negatives.
-# The columns were not drawn evenly: product j is met with probability Q(j), and a best seller sits
-# in nearly every batch. Left alone, the model learns `score - log Q` in place of the score, and
-# best sellers end up too low for everybody. Yi et al. (2019) undo this **inside the loss**: train
-# on `s_ij - log Q(j)`, and serve `s_ij`.
+# In a batch, user i's own product is in column i, and the other columns are the negatives. These
+# are not drawn uniformly: product j occurs as a negative with probability Q(j), and a best seller
+# is in nearly every batch. Without a correction the model learns `score - log Q` instead of the
+# score, and the scores of best sellers are too low for all users. Yi et al. (2019) correct this
+# **inside the loss**: train on `s_ij - log Q(j)`, and serve `s_ij`.
 #
 # The loss is the cross-entropy of a softmax over each row. Logits divided by a small temperature
 # grow into the hundreds, where `exp` alone overflows.
@@ -128,14 +128,16 @@ def corrected_loss(logits: np.ndarray, probability: np.ndarray) -> float:
     """Return the loss of a batch with in-batch negatives and the log-Q correction.
 
     Args:
-        logits: (batch, batch) dot products; row i is a person, column j a product, and the product
-            that person i bought is column i. They may be in the thousands, of either sign.
+        logits: (batch, batch) dot products; row i is a user, column j a product, and the product
+            that user i bought is column i. They may be in the thousands, of either sign, and one
+            row's may be thousands above another row's. A batch of one user is possible.
         probability: (batch,) the probability of meeting each column's product as a negative,
-            above 0.
+            above 0 and at most 1. It may be very small, and they need not add up to 1.
 
     Returns:
-        The mean over people of the cross-entropy of the softmax over each row, after every logit
-        has been corrected for its product's probability.
+        The mean over users of the cross-entropy (natural logarithm) of the softmax over each row,
+        after every logit has been corrected for its product's probability. The result is exact: no
+        logit is limited, and no small number is added anywhere. Neither argument may be changed.
     """
     ### BEGIN SOLUTION
     corrected = logits - np.log(probability)
@@ -151,8 +153,8 @@ from courseware.exercises import check
 check("4.1", corrected_loss)
 
 # %% [markdown]
-# In Merlin the correction is a block behind the output. It wants the frequency of every code; a
-# product never bought counts as bought once.
+# In Merlin the correction is a block after the output. It needs the frequency of every code; a
+# product that was never bought counts as bought once.
 
 # %%
 from merlin.models.tf.outputs.base import DotProduct
@@ -174,7 +176,7 @@ def popularity_of(rows):
 
 
 def tower(tower_schema):
-    """Embeddings and numbers, then an MLP down to 32 numbers."""
+    """Embeddings and numbers, then an MLP with 32 outputs."""
     embeddings = mm.Embeddings(
         tower_schema.select_by_tag(Tags.CATEGORICAL),
         dim=32,
@@ -187,7 +189,7 @@ def tower(tower_schema):
 
 
 def purchase_loader(rows):
-    """Feed purchases in batches, each in another order."""
+    """Load purchases in batches, in a new order in each epoch."""
     return mm.Loader(
         Dataset(rows[retrieval_schema.column_names], schema=retrieval_schema),
         batch_size=settings.retrieval_batch_size,
@@ -216,19 +218,20 @@ two_tower.compile(
     metrics=[mm.RecallAt(10)],
 )
 create_weights(two_tower, loader.peek()[0])
-# to sort every batch for a metric costs more than the step itself: look at each fiftieth
+# sorting a batch for the metric takes longer than the training step: do it for one in fifty
 history = two_tower.fit(loader, epochs=settings.retrieval_epochs, train_metrics_steps=50, verbose=0)
 in_batch_recall = history.history["recall_at_10"][-1]
 print(f"in-batch recall@10, training: {in_batch_recall:.4f}")
 
 # %% [markdown]
-# ## Recall that means something
+# ## Recall over the whole catalogue
 #
-# The question that matters is asked of the **whole catalogue**. A *top-k encoder* puts the product
-# vectors behind the query tower. `two_tower.to_top_k_encoder(products)` makes one in a single call,
-# for catalogues of any size: it saves the product tower and has Dask's workers load it, which takes
-# seconds. Ours fits in memory, so we ask the tower itself and pass its vectors on, by product code.
-# Models are compared on the **validation month**; the test month waits until everything is chosen.
+# In the pipeline, retrieval searches the **whole catalogue**. A *top-k encoder* combines the query
+# tower with the product vectors. `two_tower.to_top_k_encoder(products)` makes one in a single call,
+# for catalogues of any size: it saves the product tower and lets Dask's workers load it, which
+# takes seconds. Our catalogue fits in memory, so we compute its vectors with the tower and pass
+# them on, by product code. Models are compared on the **validation month**; the test month is used
+# only when everything is chosen.
 
 # %%
 from multistage.evaluation import Holdout, bootstrap_interval, ndcg_at_k, recall_at_k
@@ -238,7 +241,7 @@ valid_users = encode_users(data.train, valid_task.user_ids)
 
 
 def tensors(rows):
-    """Columns of a table that fits in memory, as a model takes them."""
+    """Columns of a table that fits in memory, as a model expects them."""
     return {name: tf.constant(column) for name, column in rows.items()}
 
 
@@ -246,11 +249,11 @@ products = two_tower.candidate_encoder(tensors(items)).numpy()
 by_code = Dataset(pd.DataFrame(products).set_index(items["product"]))
 top_k = mm.TopKEncoder(two_tower.query_encoder, candidates=by_code, k=10)
 found = top_k(tensors(valid_users.head(3)))
-pd.DataFrame(found.identifiers).rename_axis("person").rename(columns=lambda place: place + 1)
+pd.DataFrame(found.identifiers).rename_axis("user").rename(columns=lambda place: place + 1)
 
 # %% [markdown]
-# The encoder answers with product codes. It does not know what a person has seen. To judge many
-# models in one way, take both towers' vectors and score the catalogue:
+# The encoder returns product codes. It does not know which products a user has seen. To evaluate
+# all models in the same way, we compute the vectors of both towers and score the catalogue:
 
 # %%
 
@@ -262,9 +265,9 @@ def vectors_of(model, user_rows):
 
 
 def catalogue_scores(model):
-    """Return (people, items) scores of the validation month's people."""
-    people, products = vectors_of(model, valid_users)
-    return people @ products.T
+    """Return (users, items) scores of the validation month's users."""
+    users, products = vectors_of(model, valid_users)
+    return users @ products.T
 
 
 scores = catalogue_scores(two_tower)
@@ -280,14 +283,15 @@ print(f"catalogue recall@100, validation:   {retrieval_recall:.4f}")
 # %% [markdown]
 # ### Exercise 4.2: recall over the catalogue
 #
-# In-batch recall asks whether the right product beats the few hundred others of its batch. The
-# person who opens the shop asks something harder: of **all** products that I don't have yet, are
-# the right ones among the first k? Three details decide what the number means.
+# In-batch recall measures whether the right product scores above the few hundred others of its
+# batch. The task of the shop is harder: of **all** products that the user does not have yet, are
+# the right ones among the first k? The definition has three details.
 #
-# * What a person has seen is taken out *before* the list is cut, or it wastes places.
-# * Nobody can find more than k products in k places, so the most that counts is
-#   min(k, number bought): then a perfect list scores 1 for everybody.
-# * Each person counts once, however much they buy: a mean of people's recalls.
+# * Products that the user has seen are removed *before* the list is cut to k; otherwise they take
+#   up places.
+# * A list of k places can hold at most k of the bought products. So we divide by min(k, number
+#   bought): then a perfect list has recall 1 for every user.
+# * Each user counts once, however much they buy: the result is the mean of the users' recalls.
 
 
 # %% tags=["exercise-4.2"]
@@ -301,16 +305,18 @@ def catalogue_recall(
     """Return recall@k over the whole catalogue.
 
     Args:
-        users: (n, d) a vector for each person.
-        products: (m, d) a vector for each product; the score is the dot product of the two.
-        seen: for each person, the positions of products that are never recommended to them,
-            possibly none.
-        bought: for each person, the positions of the products to be found: at least one, each
+        users: (n, d) a vector for each user. It may not be changed.
+        products: (m, d) a vector for each product; the score is the dot product of the two, of
+            either sign and any size. No two scores of a user are equal. It may not be changed.
+        seen: for each user, the positions of products that are never recommended to them,
+            possibly none, possibly one of them twice, and not the same number for every user.
+        bought: for each user, the positions of the products to be found: at least one, each
             once, none of them seen.
-        k: how many products a person is shown.
+        k: how many products a user is shown, at least 1. It may be larger than the number of
+            unseen products, and larger than m: then all unseen products are shown.
 
     Returns:
-        The mean over people of (bought products among the k best unseen ones) divided by
+        The mean over users of (bought products among the k best unseen ones) divided by
         (the smaller of k and the number bought).
     """
     ### BEGIN SOLUTION
@@ -328,15 +334,15 @@ def catalogue_recall(
 check("4.2", catalogue_recall)
 
 # %% [markdown]
-# Your function and the package's agree on the real thing:
+# Your function and the package's give the same result on the real data:
 
 # %%
-people, products = vectors_of(two_tower, valid_users)
+users, products = vectors_of(two_tower, valid_users)
 print(
     "yours:      ",
     round(
         catalogue_recall(
-            people,
+            users,
             products,
             np.split(valid_task.seen.indices, valid_task.seen.indptr[1:-1]),
             np.split(valid_task.relevant.indices, valid_task.relevant.indptr[1:-1]),
@@ -350,13 +356,15 @@ print("multistage: ", round(retrieval_recall, 4))
 # %% [markdown]
 # ## Which negatives?
 #
-# A log of purchases says what people took, never what they passed over. Every retrieval model has
-# to invent its negatives, and how it invents them decides more than how many layers it has. We keep
-# the towers, the data and the budget, a quarter of the purchases once, and change this one thing.
+# A log of purchases shows what users bought, but not what they decided against. Every retrieval
+# model has to choose its negatives, and this choice matters more than the number of layers. We keep
+# the towers, the data and the budget (one epoch on a quarter of the purchases), and change only the
+# negatives.
 #
-# The judge is the validation month, over the whole catalogue: recall@100 for everybody, for the
-# **head** (the most bought fifth of the products), for the **tail** (the rest), and for people
-# nobody knew in training. The last column is the share of the head in what is recommended.
+# We evaluate on the validation month, over the whole catalogue: recall@100 for all purchases, for
+# the **head** (the most bought fifth of the products), for the **tail** (the rest), and for
+# **cold** users (not in training). The last column is the share of the head in the recommended
+# products.
 
 # %%
 times_bought = np.asarray(valid_task.purchases.sum(axis=0)).ravel()
@@ -382,13 +390,13 @@ def judge(scores):
 
 
 # %% [markdown]
-# ### How often is a product met? Ask the stream
+# ### Estimate the frequencies from a stream
 #
-# The log-Q correction wants Q(j), the probability of meeting product j in a batch. We counted it
-# from a table. A trainer that reads an endless stream cannot, and Yi et al. (2019) ask another
-# question: how many steps have passed **since this product was last seen**? A moving average of
-# that gap is all the memory it takes, and its inverse is the frequency. It also follows a product
-# whose popularity changes, which a count never does.
+# The log-Q correction needs Q(j), the probability that product j is in a batch. We counted it from
+# a table. That is not possible when training reads an endless stream. Yi et al. (2019) count how
+# many steps have passed **since this product was last seen**. The inverse of a moving average of
+# this gap is the frequency. It needs only two numbers per product, and it follows changes in
+# popularity, which a total count does not.
 
 # %%
 n_codes = item_schema["product"].int_domain.max + 1
@@ -418,18 +426,18 @@ ratio.groupby(fifth.to_numpy()).quantile([0.1, 0.5, 0.9]).unstack().rename_axis(
 ).round(2)
 
 # %% [markdown]
-# One means agreement. In the head, where the correction has work to do, the estimate is close; at
-# the far end it is built from a handful of gaps, and it drifts where a product's sales did.
+# A ratio of 1 means that both agree. In the head, where the correction matters most, the estimate
+# is close. For the rarest products it is computed from a few gaps only, and it also follows changes
+# in a product's sales.
 #
 # ### Negatives that are not in the batch
 #
-# Merlin has two samplers for its contrastive output. `"in-batch"` takes the products of the batch,
-# vectors and all. `PopularityBasedSamplerV2` draws *codes*, the low ones more often, because
-# Categorify numbers products by how frequent they are; `min_id=3` keeps it from drawing padding,
-# nulls and unknowns. But a code is no vector, and a tower needs the product's features: the sampler
-# alone serves models with an embedding table, and fails on two towers. A few lines close the gap,
-# and a few more give a cache: the vectors of the batches before, kept as they were, for free and
-# slightly out of date.
+# Merlin has two samplers for its contrastive output. `"in-batch"` takes the products of the batch
+# with their vectors. `PopularityBasedSamplerV2` draws *codes*, low ones more often, because
+# Categorify numbers products by frequency; `min_id=3` excludes padding, nulls and unknowns. But a
+# tower needs the product's features to compute a vector: the sampler alone works for models with an
+# embedding table, and fails on two towers. So we add the vectors. We also add a cache, which keeps
+# the vectors of the previous batches: they need no computation, but are slightly out of date.
 
 # %%
 from merlin.models.tf.outputs.sampling.base import Candidate, CandidateSampler
@@ -455,7 +463,7 @@ class PopularSampler(mm.PopularityBasedSamplerV2):
 
 
 class UniformSampler(CandidateSampler):
-    """Every product of the catalogue as likely as every other."""
+    """Draws all products of the catalogue with the same probability."""
 
     def __init__(self, n, item_tower):
         super().__init__(max_num_samples=n)
@@ -470,7 +478,7 @@ class UniformSampler(CandidateSampler):
 
 
 class BatchesBefore(CandidateSampler):
-    """The products of the latest batches, with the vectors that they had then."""
+    """A cache: the products of the previous batches, with the vectors that they had then."""
 
     def __init__(self, n, item_tower):
         super().__init__(max_num_samples=n)
@@ -491,7 +499,7 @@ class BatchesBefore(CandidateSampler):
         return Candidate(codes[empty:], {}).with_embedding(vectors[empty:])
 
     def call(self, items, training=False, **_):
-        before = self.sample()  # first what was, then remember what is
+        before = self.sample()  # read the cache before this batch is added
         if training:
             self.add(items)
         return before
@@ -553,7 +561,7 @@ negatives = {
     ),
     "unit length, temperature 0.1, log-Q": train(
         lambda item_tower: "in-batch",
-        # Merlin divides by the temperature after the correction, which has to come out whole
+        # Merlin divides by the temperature after the correction, so scale the correction down
         logq_correction(streamed, reg_factor=0.1),
         unit_length=True,
         temperature=0.1,
@@ -562,34 +570,35 @@ negatives = {
 
 # %%
 found = {name: judge(catalogue_scores(model)) for name, model in negatives.items()}
-found["what people bought"] = {"share of head": of_head.sum() / valid_task.relevant.sum()}
+found["what users bought"] = {"share of head": of_head.sum() / valid_task.relevant.sum()}
 pd.DataFrame(found).T.round(4)
 
 # %% [markdown]
-# Read the head and the tail against each other. Without the correction the batch punishes a product
-# for every appearance: the head sinks far below its share of what people bought, and the lists fill
-# with rarities. With log-Q the scores estimate what people take. The head comes back, and after as
-# little training as this it overshoots, for what sells well is what a model learns first; the tail
-# pays for it. A shop that wants discovery may well choose a point between the two, and `reg_factor`
-# is the knob.
+# Compare the head with the tail. Without the correction, popular products occur as negatives so
+# often that their scores become too low: the share of the head in the lists is far below its share
+# of the purchases, and the lists are full of rare products. With log-Q the scores estimate what
+# users buy. The share of the head rises, after this short training even above its share of the
+# purchases, because a model learns popularity first; recall in the tail falls. A shop that wants to
+# recommend more rare products can choose a point between the two with `reg_factor`.
 #
-# Two rows give every vector **length one**. A score is then a cosine between -1 and 1, and a
-# softmax over such scores is nearly flat: no product can be far more likely than another, however
-# long you train. Dividing by a **temperature** of 0.1 stretches them to ±10, and the towers learn
-# again. No product wins by the length of its vector alone then, and any index that knows distances
-# can serve them; here, free lengths find more and reach further into the tail.
+# In two rows, every vector has **length one**. A score is then a cosine between -1 and 1, and a
+# softmax over such scores is nearly flat: no product can get a much higher probability than
+# another, however long the training. Dividing by a **temperature** of 0.1 scales the scores to ±10,
+# and the towers learn. With unit vectors, no product scores high only because its vector is long,
+# and any index for distances can serve them. Here, vectors of free length have higher recall, in
+# the head and in the tail.
 #
 # ## Which architecture?
 #
-# Three readers of the same purchases. **Matrix factorisation** knows a person by one number, their
-# code. The **two towers** also read what we know about person and product. **YouTube DNN**
-# (Covington et al. 2016) knows a person by the ten products they bought last: nothing personal is
-# learned, so a newcomer with one purchase is as welcome as an old customer. It gets twice as many
-# purchases as the others: it knows a product by its code alone, and from a quarter of them it
-# learnt little more than the best sellers.
+# We train three architectures on the purchases. **Matrix factorisation** has one input for the
+# user, their code. The **two towers** also use the features of user and product. **YouTube DNN**
+# (Covington et al. 2016) represents a user by the last ten products that they bought. It has no
+# parameters per user, so it works for a new user with one purchase as well as for an old one. It
+# gets twice as many purchases as the others: its only input for a product is the code, and from a
+# quarter of the purchases it learned little more than the best sellers.
 #
-# Each row of histories ends in the purchase to predict. It begins with code 2, "unknown", until ten
-# purchases have pushed it out: the model so learns what a person with no history buys first.
+# Each row of histories ends with the purchase to predict. Histories of fewer than ten purchases
+# begin with code 2, "unknown". So the model also learns what a user without a history buys first.
 
 # %%
 from merlin.schema import ColumnSchema, Schema
@@ -676,17 +685,17 @@ trained = youtube.fit(
 )
 
 # %% [markdown]
-# The factorisation is judged by its vectors, like the towers. YouTube DNN has a network for people
-# only; its products' vectors are the weights of its output layer. `to_top_k_encoder` knows that,
-# and finds the three reserved codes among them, which we drop.
+# The factorisation is evaluated by its vectors, like the towers. YouTube DNN has a network for
+# users only; its product vectors are the weights of its output layer, which `to_top_k_encoder`
+# uses. They include the three reserved codes, which we drop.
 
 # %%
 position = pd.Series(np.arange(len(items)), index=items["product"])
 k = min(300, len(items))
 encoder = youtube.to_top_k_encoder(k=k, batch_size=4_096)
 encoder.compile()
-people = Dataset(so_far, schema=history_schema)
-found = encoder.predict(mm.Loader(people, batch_size=4_096, shuffle=False), verbose=0)
+user_set = Dataset(so_far, schema=history_schema)
+found = encoder.predict(mm.Loader(user_set, batch_size=4_096, shuffle=False), verbose=0)
 row, column = np.repeat(np.arange(len(so_far)), k), position.reindex(found.identifiers.ravel())
 known = column.notna().to_numpy()
 youtube_scores = np.full((len(so_far), len(items)), -np.inf)
@@ -700,9 +709,9 @@ architectures = {
 }
 
 # %% [markdown]
-# All four were judged over the catalogue. Beside it, once more, the figure that a training log
-# shows: recall@10 of the towers that we trained first, among the purchases of a batch, of 128 and
-# of 1,024. Nothing about the model changed in between.
+# All four were evaluated over the catalogue. For comparison, the second cell shows the figure of a
+# training log: in-batch recall@10 of the towers that we trained first, with batches of 128 and of
+# 1,024 purchases. It depends on the batch size, although the model is the same.
 
 # %%
 pd.DataFrame(architectures).T.round(4)
@@ -717,10 +726,11 @@ for size in (128, 1_024):
 # %% [markdown]
 # ## A second source of candidates
 #
-# Two towers squeeze a person into 32 numbers. A **neighbourhood** does not: EASE (Steck 2019)
-# learns one weight for each pair of products, in closed form, and a person's scores are the summed
-# weights of what they have. It is strong, and its one setting has to be tuned like any other:
-# Dacrema et al. (2019) found that many a network had won against baselines that nobody had tuned.
+# Two towers represent a user by 32 numbers. EASE (Steck 2019) has no such bottleneck: it learns one
+# weight for each pair of products, in closed form, and a user's score for a product is the sum of
+# the weights from the products that the user has. It is strong, but its L2 regularisation must be
+# tuned: Dacrema et al. (2019) found that many published networks were better only than untuned
+# baselines.
 
 # %%
 from multistage.evaluation import baselines
@@ -740,9 +750,9 @@ ease_strength = float(tuned["NDCG@10"].idxmax())
 tuned.round(4)
 
 # %% [markdown]
-# The same weights say different things of different histories: of all that a person bought, of
-# their last five purchases, and (learned from all rows) of all that they touched. Together with the
-# towers and popularity that makes five opinions of every product.
+# We compute EASE scores from three histories: all products that a user bought, their last five
+# purchases, and all products that they touched (with weights learned from all rows). Together with
+# the towers and popularity, each product has five **retrieval scores**.
 
 # %%
 from multistage.evaluation.holdout import indicator
@@ -801,45 +811,48 @@ pd.DataFrame(
 # ## A ranker for the pipeline
 #
 # The ranker of lab 2 learned from carts: *bought, given that it was in the cart*. In the pipeline
-# nothing is in a cart yet. The question is *which of these hundred does this person buy*, so it has
-# to learn from lists of candidates, with **what retrieval thinks of them** among its features.
+# nothing is in a cart yet. The question is *which of these hundred products does this user buy*, so
+# the ranker has to learn from lists of candidates, and the **retrieval scores** are among its
+# features.
 #
-# Those scores must be honest. On its own training purchases a retrieval model looks far better than
-# it will ever be again, so the ranker learns from the validation month, which retrieval has not
-# seen: people are asked at the moment of their first event in it.
+# These scores must not come from retrieval's own training purchases, where a retrieval model looks
+# far better than on new ones. So the ranker learns from the validation month, which retrieval has
+# not seen. The time of the request is each user's first event in that month.
 #
 # %% [markdown]
 # ### Exercise 4.3: hard negatives without false ones
 #
-# A product drawn from the whole catalogue is an easy negative: wrong category, wrong price, and
-# the ranker learns to tell a kettle from a phone. In the pipeline it must choose among a hundred
-# products that retrieval already found plausible. So draw the negatives from there. The closer
-# they are, the more often one of them is **something the person did buy**, which would teach the
-# ranker to push down exactly what it should find.
+# A product drawn from the whole catalogue is an easy negative: it mostly has the wrong category or
+# the wrong price. In the pipeline the ranker must choose among a hundred products that retrieval
+# already found plausible. So draw the negatives from these candidates. But the candidates also
+# contain **products that the user did buy**. Such a false negative would teach the ranker to give
+# low scores to exactly the products that it should find.
 
 
 # %% tags=["exercise-4.3"]
 def hard_negatives(
     candidates: np.ndarray, bought: list[set[int]], n: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw n different negatives a person from what retrieval found for them.
+    """Draw n different negatives per user from what retrieval found for them.
 
     Args:
-        candidates: (people, k) product ids, none twice in a row; -1 marks an empty place. At least
-            n of each person's candidates were not bought.
-        bought: for each person, the products they bought: no negatives of theirs.
-        n: how many to draw for each person, without replacement.
+        candidates: (users, k) product ids from 0, none twice in a row; -1 marks an empty place,
+            anywhere in a row. At least n of each user's candidates were not bought. It may not be
+            changed.
+        bought: for each user, the products they bought, possibly none: no negatives of theirs.
+        n: how many to draw for each user, at least 1, without replacement.
         rng: the only source of chance; the same state gives the same draw.
 
     Returns:
-        (people, n) product ids. In each row n different candidates of this person, none of them
-        bought by this person, each one that is allowed with the same chance.
+        (users, n) product ids, as an array of integers. In each row n different candidates of this
+        user, none of them bought by this user, each one that is allowed with the same chance. The
+        order within a row does not matter. What other users bought does not matter either.
     """
     ### BEGIN SOLUTION
     negatives = np.empty((len(candidates), n), dtype=candidates.dtype)
-    for person, found in enumerate(candidates):
-        allowed = found[(found != -1) & ~np.isin(found, list(bought[person]))]
-        negatives[person] = rng.choice(allowed, size=n, replace=False)
+    for user, found in enumerate(candidates):
+        allowed = found[(found != -1) & ~np.isin(found, list(bought[user]))]
+        negatives[user] = rng.choice(allowed, size=n, replace=False)
     return negatives
     ### END SOLUTION
 
@@ -848,10 +861,10 @@ def hard_negatives(
 check("4.3", hard_negatives)
 
 # %% [markdown]
-# One row for each person and candidate: the person, the moment, the product, and for each of the
-# five sources the candidate's score (in standard deviations of its list) and rank. The person's
-# and the product's *codes* stay out: what there is to know of this person with this product stands
-# in the scores, and a month of purchases is too little to learn it anew.
+# The table has one row per user and candidate: features of the user, the time and the product, and
+# for each of the five sources the candidate's score (in standard deviations of its list) and rank.
+# The *codes* of user and product are left out: the retrieval scores already describe this user with
+# this product, and one month of purchases is too little to learn it again.
 
 # %%
 from merlin.schema import ColumnSchema, Schema
@@ -865,24 +878,24 @@ ranker_inputs = ranker_schema.without(["target"]).column_names
 
 
 def moments(split, task):
-    """Return hour and weekday at which each person of the task asks."""
+    """Return hour and weekday of the request of each user of the task."""
     first = split.groupby("user_id")["timestamp"].min().loc[task.user_ids]
     return encode(pd.DataFrame({"timestamp": first.to_numpy()}))
 
 
 def ranking_rows(task, user_rows, moment_rows, source_scores, lists):
-    """Return a row for each person and place of `lists`, with target 1 for what was bought."""
+    """Return a row for each user and place of `lists`, with target 1 for what was bought."""
     there = lists >= 0
     position = np.maximum(lists, 0)
     of_lists = {
         name: np.take_along_axis(scores, position, axis=1) for name, scores in source_scores.items()
     }
     bought = np.take_along_axis(task.relevant.toarray(), position, axis=1) * there
-    person = np.repeat(np.arange(len(lists)), lists.shape[1])
+    user = np.repeat(np.arange(len(lists)), lists.shape[1])
     rows = pd.concat(
         [
-            user_rows.iloc[person].reset_index(drop=True),
-            moment_rows.iloc[person].reset_index(drop=True),
+            user_rows.iloc[user].reset_index(drop=True),
+            moment_rows.iloc[user].reset_index(drop=True),
             items.iloc[position.ravel()].reset_index(drop=True),
             pd.DataFrame({n: v.ravel() for n, v in list_features(of_lists, there).items()}),
         ],
@@ -896,10 +909,10 @@ hard_rows = ranking_rows(valid_task, valid_users, valid_moments, valid_sources, 
 print(f"{len(hard_rows):,} rows, {hard_rows['target'].mean():.1%} of them bought")
 
 # %% [markdown]
-# What would **random** negatives do, drawn from the whole catalogue as in most tutorials? We train
-# the same ranker on both: what people bought, and for each person the same number of negatives,
-# drawn from real candidates or from random lists. Half of the people are kept aside to tell which
-# is better.
+# Compare them with **random** negatives, drawn from the whole catalogue as in most tutorials. We
+# train the same ranker on both: the bought products, and the same number of negatives per user,
+# drawn from real candidates or from random lists. Half of the users are kept out of training to
+# compare the two.
 
 # %%
 rng = np.random.default_rng(settings.seed)
@@ -912,10 +925,10 @@ rows_of = valid_task.relevant
 bought = [set(row) for row in np.split(rows_of.indices, rows_of.indptr[1:-1])]
 
 
-def training_rows(rows, lists, people):
-    """Keep of the lists of some people what they bought, and a few drawn negatives."""
+def training_rows(rows, lists, selected):
+    """Return the rows of the selected users: what they bought, and a few drawn negatives."""
     enough = [len(set(row) - {-1} - mine) for row, mine in zip(lists, bought, strict=True)]
-    chosen = people & (np.array(enough) >= settings.negatives)
+    chosen = selected & (np.array(enough) >= settings.negatives)
     negatives = np.full((len(lists), settings.negatives), -2)
     negatives[chosen] = hard_negatives(
         lists[chosen], [bought[i] for i in np.flatnonzero(chosen)], settings.negatives, rng
@@ -925,7 +938,7 @@ def training_rows(rows, lists, people):
 
 
 def train_ranker(rows):
-    """Train a small DLRM on rows of persons and candidates."""
+    """Train a small DLRM on rows of users and candidates."""
     tf.keras.utils.set_random_seed(settings.seed)
     model = mm.DLRMModel(
         ranker_schema,
@@ -952,7 +965,7 @@ def score_rows(model, rows):
 
 rankers = {
     "random negatives": train_ranker(training_rows(random_rows, random_lists, ~aside)),
-    "negatives that were retrieved": train_ranker(training_rows(hard_rows, candidates, ~aside)),
+    "retrieved negatives": train_ranker(training_rows(hard_rows, candidates, ~aside)),
 }
 
 # %%
@@ -987,28 +1000,29 @@ for name, ranker in rankers.items():
 pd.DataFrame(judged).T.round(4)
 
 # %% [markdown]
-# The first column is what most tutorials print, and it is high for both: telling a product that
-# retrieval would never have found from one that was bought is no art. The last column is what the
-# shop gets. The 2022 tutorial's 0.828 was of the first kind.
+# The first column is the figure that most tutorials print. It is high for both rankers: a product
+# that retrieval would never find is easy to tell apart from one that was bought. The last column is
+# the quality of the pipeline's lists. The 2022 tutorial's 0.828 was of the first kind.
 
 # %%
 queries, vectors = vectors_of(two_tower, valid_users)
 # %% [markdown]
 # ## Which index?
 #
-# So far every product was scored for every person: **exact** search. FAISS has three ways to look
-# at fewer products, or at smaller ones:
+# So far every product was scored for every user: **exact** search. FAISS has three methods that
+# search fewer vectors, or compressed ones:
 #
 # * **IVF** sorts the vectors into lists around centres that it learns, and searches the `nprobe`
 #   lists nearest to the query;
-# * **HNSW** links each vector to its neighbours, and walks this graph with `efSearch` candidates at
-#   hand;
-# * **PQ** cuts each vector into pieces and keeps, for each piece, the number of the most similar
-#   one in a small codebook. Here it stores the vectors in the lists of IVF.
+# * **HNSW** links each vector to its neighbours, and searches this graph with a queue of `efSearch`
+#   candidates;
+# * **PQ** splits each vector into pieces and stores, for each piece, the number of the most similar
+#   entry of a small codebook. Here it compresses the vectors in the lists of IVF.
 #
-# All three were made for *near* vectors, and ours are ranked by inner product, where a long vector
-# can win from far away. One more coordinate turns the one into the other: give all products the
-# same length, and the nearest is the one of the largest inner product (Bachrach et al. 2014).
+# All three search by *distance*, but we rank by inner product, where a long vector can have a high
+# score although it is far away. One more coordinate solves this: it gives all products the same
+# length, and then the nearest vector is the one with the largest inner product (Bachrach et al.
+# 2014).
 
 # %%
 import time
@@ -1016,7 +1030,7 @@ import time
 import faiss
 
 threads = faiss.omp_get_max_threads()
-faiss.omp_set_num_threads(1)  # as in a server: a request has one thread, others have theirs
+faiss.omp_set_num_threads(1)  # as in a server, where each request has one thread
 exact = faiss.IndexFlatIP(vectors.shape[1])
 exact.add(vectors)
 asked = np.ascontiguousarray(queries[:500])
@@ -1032,14 +1046,14 @@ lists = min(most, 2 * int(np.sqrt(len(vectors))))
 bits = min(8, int(np.log2(most)))
 
 
-def index_row(factory, metric, products, people, setting=""):
+def index_row(factory, metric, products, queries, setting=""):
     """Build an index and return its recall against exact search, its latency and its memory."""
     index = faiss.index_factory(products.shape[1], factory, metric)
     index.train(products)
     index.add(products)
     faiss.ParameterSpace().set_index_parameters(index, setting)
     shares, seconds = [], []
-    for query, right in zip(people, nearest, strict=True):
+    for query, right in zip(queries, nearest, strict=True):
         start = time.perf_counter()
         found = index.search(query[np.newaxis], 100)[1][0]
         seconds.append(time.perf_counter() - start)
@@ -1067,14 +1081,15 @@ faiss.omp_set_num_threads(threads)
 measured.round(3)
 
 # %% [markdown]
-# At this size the table says: **don't**. Exact search goes through the whole catalogue in a few
-# hundredths of a millisecond, misses nothing and needs no tuning. Whatever IVF saves is less than
-# one Python call, and HNSW is slower than the thing it approximates. See what the extra coordinate
-# did, though, for the same graph, searched just as far: by inner product it loses some of the right
-# products, by distance next to none.
+# At this size, use **exact search**: it takes a few hundredths of a millisecond for the whole
+# catalogue, finds all the right products and needs no tuning. IVF saves less time than one Python
+# call takes, and HNSW is slower than exact search. The two rows of HNSW show the effect of the
+# extra coordinate, with the same graph and the same `efSearch`: by inner product it misses some of
+# the right products, by distance almost none.
 #
-# The picture changes with the catalogue. `python benchmarks/index.py` measures the same at 1,500,
-# 100,000 and 1,000,000 vectors simulated after this lab's, on one core:
+# For larger catalogues the result is different. `python benchmarks/index.py` measures the same at
+# 1,500, 100,000 and 1,000,000 simulated vectors with the statistics of this lab's vectors, on one
+# core:
 #
 # ![Recall against latency of four indexes at three catalogue sizes](images/index-choice.png)
 #
@@ -1082,19 +1097,20 @@ measured.round(3)
 # in 0.41 ms, and 0.991 in 0.83 ms; HNSW 0.978 in 0.64 ms, with twice the memory and three minutes
 # to build; PQ needs a fifth of the memory and stops at 0.73.
 #
-# **The rule.** Say first how much recall may be lost and how many milliseconds a search may take;
-# then take the simplest index that keeps both. Begin with exact search. Then IVF, which is nearly
-# as small and has one number to tune. HNSW lies on IVF's curve here, with twice the memory: it has
-# to show its worth on your vectors first. PQ is for when memory is the limit, and a recall of 0.73
-# is enough or the vectors are at hand to score again.
+# **The rule.** First decide how much recall may be lost and how many milliseconds a search may
+# take; then take the simplest index that meets both. Begin with exact search. Then try IVF, which
+# needs little more memory and has one parameter to tune. HNSW has the same recall and latency as
+# IVF here, with twice the memory: use it only if it is better on your own vectors. PQ is for cases
+# where memory is the limit, and either a recall of 0.73 is enough or the full vectors are available
+# to score the results again.
 
 # %% [markdown]
 # ### Exercise 4.4: choose an index
 #
-# An index is chosen from the outside in. The pipeline sets how much recall may be lost and how long
-# a search may take; both are conditions, and being far better than a condition buys nothing. Among
-# the indexes that meet them, take the one that needs the least memory, because every replica of the
-# server holds its own copy.
+# The pipeline determines how much recall may be lost and how long a search may take. An index must
+# meet both conditions; being far better than required has no benefit. Among the indexes that meet
+# them, take the one that needs the least memory, because every replica of the server holds its own
+# copy.
 
 
 # %% tags=["exercise-4.4"]
@@ -1102,14 +1118,16 @@ def choose_index(measured: pd.DataFrame, least_recall: float, most_ms: float) ->
     """Choose an index for a recall and a latency budget.
 
     Args:
-        measured: a row an index, its name in the frame's index; columns `recall` (against exact
-            search, 0 to 1), `ms` (a query) and `mib` (memory).
+        measured: one row per index, in no particular order, its name (a str) in the frame's index;
+            columns `recall` (against exact search, 0 to 1), `ms` (per query) and `mib` (memory),
+            all of them fractional numbers. No two rows are equal in both `mib` and `ms`. It may
+            be empty. It may not be changed.
         least_recall: the recall that is needed; exactly this is enough.
         most_ms: milliseconds that a query may take; exactly this is allowed.
 
     Returns:
-        The name of the index with the least memory among those that meet both conditions, of equal
-        ones the faster; None if none meets both.
+        The name of the index with the least memory among those that meet both conditions; if
+        several need equally little memory, the fastest of them; None if no index meets both.
     """
     ### BEGIN SOLUTION
     fitting = measured[(measured["recall"] >= least_recall) & (measured["ms"] <= most_ms)]
@@ -1123,13 +1141,14 @@ def choose_index(measured: pd.DataFrame, least_recall: float, most_ms: float) ->
 check("4.4", choose_index)
 
 # %% [markdown]
-# ## The pipeline, judged once
+# ## Evaluate the pipeline once on the test month
 #
-# Everything is chosen: epochs, regularisation, which ranker. Now retrieval is fitted again on
-# **all that is known when the test month begins**, training and validation together, and so are its
-# peers. The towers do what a shop's do every night: they go on from where they are, for one more
-# epoch. The ranker learns once more from everybody, the half kept aside included; its lists stay
-# those of the validation month, whose scores were honest.
+# Everything is chosen: epochs, regularisation, which ranker. Now retrieval is fitted again on **all
+# data known when the test month begins**, training and validation together, and so are the models
+# that we compare it with. The towers continue from their current weights for one more epoch, as in
+# a shop's nightly training. The ranker is trained again on all users, including the half kept
+# aside. Its lists stay those of the validation month, whose scores come from models that had not
+# seen that month.
 
 # %%
 known = data.with_validation()
@@ -1137,9 +1156,9 @@ task = Holdout.from_data(known)
 everything = purchase_loader(purchases(train_set, valid_set))
 two_tower.fit(everything, epochs=1, train_metrics_steps=0, verbose=0)
 test_users = encode_users(known.train, task.user_ids)
-people, products = vectors_of(two_tower, test_users)
+users, products = vectors_of(two_tower, test_users)
 ease_models = fit_ease(known.train, task)
-test_sources = retrieval_scores(known.train, task, people @ products.T, ease_models)
+test_sources = retrieval_scores(known.train, task, users @ products.T, ease_models)
 retrieved = retrieve(task, test_sources)
 
 ranker = train_ranker(training_rows(hard_rows, candidates, np.full(len(candidates), True)))
@@ -1147,15 +1166,15 @@ test_moments = moments(data.test, task)
 
 
 def rank(lists, who):
-    """Return the candidate lists of some people, by position, as the ranker orders them."""
-    of_them = {name: scores[who] for name, scores in test_sources.items()}
+    """Return the candidate lists of some users, given by position, as the ranker orders them."""
+    selected = {name: scores[who] for name, scores in test_sources.items()}
     users, times = test_users.iloc[who], test_moments.iloc[who]
-    rows = ranking_rows(task.of(who), users, times, of_them, lists)
+    rows = ranking_rows(task.of(who), users, times, selected, lists)
     return order(lists, score_rows(ranker, rows))
 
 
-everybody = np.arange(len(task.user_ids))
-ranked = rank(retrieved, everybody)
+all_users = np.arange(len(task.user_ids))
+ranked = rank(retrieved, all_users)
 
 # the ranker can only reorder what it is given
 assert np.array_equal(
@@ -1172,8 +1191,8 @@ towers_alone = task.top_k(test_sources["tower"], 100)
 record("retrieval_recall_at_100", recall_at_k(towers_alone, task.relevant, 100).mean())
 
 # %% [markdown]
-# Beside it, on the same task, with the same products left out: peers without a network, tuned on
-# the validation month as well; what each half of retrieval would give alone; and the oracle.
+# For comparison, on the same task and with the same products left out: models without a neural
+# network, also tuned on the validation month; each half of retrieval alone; and the oracle.
 
 # %%
 als_settings = {}
@@ -1224,8 +1243,8 @@ if "oracle" in results:
     record("oracle_ndcg_at_10", results["oracle"]["NDCG@10"])
 
 # %% [markdown]
-# Everybody was judged on the same people, so compare **person by person**: what two lists have in
-# common, an easy or a hopeless person, cancels.
+# All models were evaluated on the same users, so compare them **user by user**: that a user is easy
+# or hard to predict affects both models, and cancels in the difference.
 
 # %%
 compared = {}
@@ -1235,14 +1254,20 @@ for name in ("popularity", "BPR", "ALS", "item-kNN", "EASE", "two towers alone",
     compared[name] = {"gain": gain.mean(), "low": low, "high": high, "real": low > 0}
 pd.DataFrame(compared).T.rename_axis("two stages less")
 
+# %%
+others = [name for name in compared if name != "retrieval alone"]
+best_peer = max(others, key=lambda name: results[name]["NDCG@10"])
+for bound in ("gain", "low", "high"):
+    record(f"best_peer_{bound}", compared[best_peer][bound])
+
 # %% [markdown]
-# A second stage is not better by being second: it earns its place in the last row, against the
-# order in which retrieval hands it its candidates. And a peer as simple and as close as EASE is a
-# fine thing to have: as a second source, as a fallback, and as a reason to stay modest.
+# The last row is the test of the second stage: it must be better than the order of retrieval
+# itself. EASE is simple and almost as good as the pipeline. It is useful as a second source of
+# candidates, as a fallback, and as a baseline for every new model.
 #
 # ## Where is the loss?
 #
-# First the waterfall: the share of held-out purchases that is still there after each stage.
+# First the waterfall: the share of held-out purchases that is left after each stage.
 
 # %%
 from multistage.evaluation import waterfall
@@ -1263,14 +1288,14 @@ stages = {
 waterfall(stages, task.relevant).round(4)
 
 # %% [markdown]
-# Then swap one stage at a time for an **oracle** that knows the test month, and for **chance** (the
-# filter: for none at all). The longest bar is the stage to work on. Two thousand people are enough
-# to see it.
+# Then replace one stage at a time by an **oracle** that knows the test month, and by **chance**, a
+# random choice (for the filter: no filter). The stage with the largest gain from the oracle is the
+# one to work on. Two thousand users are enough to see it.
 
 # %%
 import matplotlib.pyplot as plt
 
-some = everybody[:: max(1, len(everybody) // 2_000)]
+some = all_users[:: max(1, len(all_users) // 2_000)]
 few = task.of(some)
 relevant = few.relevant.toarray() > 0
 found, best = retrieved[some], ranked[some]
@@ -1326,9 +1351,9 @@ swaps.round(4)
 # ### Exercise 4.5: find the weakest stage
 #
 # Replace one stage at a time by an oracle, leave the other three as they are, and measure again.
-# What NDCG gains is what that stage loses today, and the largest gain names the stage to work on
-# next. The swaps are alternatives, not steps: each one is compared with the pipeline **as it is**,
-# never with the swap before it.
+# The gain in NDCG is what that stage loses today, and the stage with the largest gain is the one to
+# work on next. Each replacement is compared with the pipeline **as it is**, never with another
+# replacement.
 
 
 # %% tags=["exercise-4.5"]
@@ -1336,13 +1361,15 @@ def weakest_stage(ndcg: dict[str, float]) -> str:
     """Return the stage that costs the pipeline most.
 
     Args:
-        ndcg: NDCG@10 of the pipeline under "as it is", and under "retrieve", "filter", "score" and
-            "order" that of the same pipeline with this one stage replaced by an oracle. At least
-            one of the four is there; one that is missing was not measured.
+        ndcg: NDCG@10, from 0 to 1, of the pipeline under "as it is", and under "retrieve",
+            "filter", "score" and "order" that of the same pipeline with this one stage replaced by
+            an oracle. The keys may stand in any order. At least one of the four is there; one that
+            is missing was not measured. The dict may be changed.
 
     Returns:
-        The stage whose replacement gains most; where several gain the same, the first of them in
-        the order of the pipeline: retrieve, filter, score, order.
+        The stage whose replacement gains most, even if the most is a gain of 0 or a loss. Where
+        several stages have exactly the same NDCG, the first of them in the order of the pipeline:
+        retrieve, filter, score, order.
     """
     ### BEGIN SOLUTION
     measured = [stage for stage in ("retrieve", "filter", "score", "order") if stage in ndcg]
@@ -1357,14 +1384,14 @@ check("4.5", weakest_stage)
 weakest_stage({"as it is": as_it_is} | swaps["oracle"].to_dict())
 
 # %% [markdown]
-# Mind what an oracle is: "score" places every future purchase first, which no model of taste can
-# do, since people are not that predictable. The simulated shop's own truth, in the table above, is
-# the ceiling that counts.
+# These oracles know the future: the oracle for "score" places every future purchase first, which no
+# model can do, because purchases are partly random. The realistic upper bound is the oracle in the
+# table above, which knows only the shop's true purchase probabilities.
 #
 # ## Export
 #
-# Lab 5 serves what stands here. Each artifact is a folder with a manifest: its files' checksums,
-# their columns, the data set, the seed and the versions that made it.
+# Save what lab 5 serves. Each artifact is a folder with a manifest: the checksums of its files,
+# their columns, the data set, the seed and the versions of the packages.
 
 # %%
 import faiss
@@ -1392,9 +1419,9 @@ with workspace.write("export/ease", producer) as folder:
         weights.save(folder / f"{name}.npz")
 
 # %% [markdown]
-# The features as the models read them: users for the feature store, with what each has bought and
-# seen, in the order of time; products as a snapshot that goes with the index; how a moment is
-# encoded; the best sellers, for people nobody knows.
+# Save the features as the models read them: users for the feature store, with the products that
+# each has bought and seen, in the order of time; products as a snapshot that belongs to the index;
+# the codes of hours and weekdays; the best sellers, for unknown users.
 
 # %%
 import json
@@ -1455,14 +1482,13 @@ pd.Series(
 # %% [markdown]
 # ## Summary
 #
-# * Retrieval is judged over the catalogue, not inside a batch; the log-Q correction keeps best
-#   sellers from being punished for being popular.
-# * Two sources of candidates know more than one, and a ranker that is told what each thinks of a
-#   candidate knows most.
-# * A ranker learns from, and is judged on, the candidates that it will really see.
-# * Judge the pipeline as a whole, person by person, beside peers that were tuned, and a ceiling.
+# * Evaluate retrieval over the catalogue, not inside a batch. Without the log-Q correction,
+#   in-batch negatives make the scores of best sellers too low.
+# * Two sources of candidates are fused, and the ranker gets the scores of all sources as features.
+# * Train and evaluate a ranker on the candidates that it will get in the pipeline.
+# * Evaluate the pipeline as a whole, user by user, beside tuned baselines and an upper bound.
 #
 # **To read.** Yi et al., *Sampling-bias-corrected neural modeling* (2019). Covington et al.,
 # *YouTube recommendations* (2016). Steck, *Embarrassingly shallow autoencoders* (2019). Cormack,
 # Clarke and Büttcher, *Reciprocal rank fusion* (2009). Dacrema et al., *Are we really making much
-# progress?* (2019), on peers that were never tuned.
+# progress?* (2019), on untuned baselines.
