@@ -13,17 +13,17 @@
 # %% [markdown]
 # # 5. Deploy all four stages
 #
-# Two models, an index and a table of features do not recommend anything yet. In this lab they
-# become **one service**: a request names users, the reply lists products, and between the two lie
-# retrieval, filtering, scoring and ordering. You meet Merlin's stock operators first, see where
-# they stop, and lift each limit with an operator that you can read in a minute.
+# In this lab, two models, an index and a table of features become **one service**: a request names
+# users, the reply lists products for each, and the service retrieves, filters, scores and orders.
+# You first use Merlin's stock operators and see their limits. Then you remove each limit with a
+# short operator of your own.
 #
 # **After this lab you will be able to**
 #
 # * serve user features from Feast, and say what belongs there and what does not;
 # * build a serving graph with Merlin Systems, and write operators for it;
 # * export it, and run it on a real Triton Inference Server;
-# * measure latency where it counts, and spend a latency budget.
+# * measure the latency of the served pipeline, and spend a latency budget.
 #
 # About 40 minutes.
 
@@ -45,8 +45,9 @@ workspace = Workspace.open(dataset, profile)
 data = datasets.load(workspace, events)
 
 # %% [markdown]
-# Section 4 left its results in `export`, each folder with a manifest. `workspace.read` compares
-# every file with its checksum **before** anything is opened: some of these files are programs.
+# Lab 4 saved its results in `export`, each folder with a manifest. `workspace.read` compares every
+# file with its checksum **before** anything is opened, because loading some of these files runs
+# code.
 
 # %%
 names = ["query_tower", "ranker", "index", "user_features", "item_features", "popularity"]
@@ -55,10 +56,10 @@ exported = {name: workspace.read(f"export/{name}") for name in [*names, "context
 # %% [markdown]
 # ## User features live in Feast
 #
-# A feature store answers one question, quickly: *what do we know about this user now?* Its
-# **offline** side is a table with times, for training. Its **online** side holds the newest row a
-# key. What the products look like is known in advance, and what time it is comes with the request:
-# neither belongs behind a look-up by user.
+# A feature store answers one question quickly: *what are the features of this user now?* Its
+# **offline** side is a table with times, for training. Its **online** side holds the newest row per
+# key. Features of the products are known in advance, and the time comes with the request: neither
+# needs a look-up by user.
 
 # %%
 import pandas as pd
@@ -68,14 +69,14 @@ items = pd.read_parquet(exported["item_features"] / "item_features.parquet")
 users.head(3)
 
 # %% [markdown]
-# `seen` holds what each person bought or put into the cart, `bought` what they bought, both in the
-# order of time. They stand in the feature store because they change: once somebody buys, the next
-# answer must know.
+# `seen` holds the products that each user bought or put into the cart, `bought` those that they
+# bought, both in the order of time. They are in the feature store because they change: after a
+# purchase, the next answer must not contain the product.
 #
 # A Feast repository is a folder. `feature_view` writes the table into it and derives entity and
-# view from the table's types. For the stock graph, and for it alone, the products get a view too.
-# The online store is a SQLite file in that folder. It is a Redis server where the environment
-# variable `MULTISTAGE_REDIS` names one as `host:port`.
+# view from the table's types. Only the stock graph needs a view of the products, too. The online
+# store is a SQLite file in that folder, or a Redis server if the environment variable
+# `MULTISTAGE_REDIS` names one as `host:port`.
 
 # %%
 from multistage.serving.feature_store import (
@@ -100,7 +101,8 @@ store.apply(
 
 # %% [markdown]
 # `apply` has registered the definitions. `materialise` copies the newest row of every key into the
-# online store, **up to the data's own last time**: a fixed date in a script is a bug that waits.
+# online store, **up to the latest time in the data**. (With a fixed date in the script, newer rows
+# would be missing without an error.)
 
 # %%
 materialise(repository)
@@ -111,14 +113,14 @@ store.get_online_features(
 ).to_df()[["user_id", "user_activity", "seen"]]
 
 # %% [markdown]
-# The second row is a user whom nobody knows. Feast answers with nulls. Keep that in mind.
+# The second row is an unknown user, for whom Feast returns nulls. This will matter below.
 #
 # ## The stock graph
 #
 # Merlin Systems chains operators with `>>`. This is the four-stage graph as its examples build it:
 # query features, run the query tower, search, filter, query the candidates' features, repeat the
-# user's features for each of them, rank, sample. It knows one source of candidates and hands no
-# scores of retrieval on, so the ranker gets zeros in their place.
+# user's features for each candidate, rank, sample. It has one source of candidates and does not
+# pass on the retrieval scores, so the ranker gets zeros instead.
 
 # %%
 import json
@@ -158,7 +160,7 @@ with calmly():  # QueryFeast materialises anew, and says so
     stock = stock_graph(store, exported, user_columns, candidates)
 
 # %% [markdown]
-# A graph runs in this process too, without any server. That is how one develops.
+# A graph also runs in this process, without a server, which is convenient for development.
 
 # %%
 import numpy as np
@@ -182,7 +184,7 @@ def ask_stock(*user_ids):
 ask_stock(someone)["ordered_ids"].values
 
 # %% [markdown]
-# One user is served. Now a user that the store does not know, and then two users at once:
+# One user works. Now a user that the store does not know, and then two users at once:
 
 # %%
 for request in ([-1], users["user_id"].iloc[:2].tolist()):
@@ -195,18 +197,18 @@ for request in ([-1], users["user_id"].iloc[:2].tolist()):
         print(f"{len(request)} user(s): {type(error).__name__}: {reason[:100]}")
 
 # %% [markdown]
-# Neither is a rare event. A shop has new visitors every minute, and a batch is how a server earns
-# its keep. The causes are in the operators' design:
+# Neither is a rare case. A shop has new visitors every minute, and a server needs batches to be
+# efficient. The causes are in the operators' design:
 #
 # | operator | what it does | what is needed |
 # |---|---|---|
 # | `QueryFeast` | casts nulls to integers | defaults, and a status that says so |
-# | `QueryFaiss` | joins all users' candidates into one list | one row of candidates a user |
-# | `FilterCandidates` | removes what *anybody* in the request has seen | each user's own |
-# | `SoftmaxSampling` | weights `exp(T * s) / sum(s)` | a temperature in its usual sense |
+# | `QueryFaiss` | joins all users' candidates into one list | one row of candidates per user |
+# | `FilterCandidates` | removes what *any* user of the request has seen | each user's own list |
+# | `SoftmaxSampling` | weights `exp(T * s) / sum(s)` | the usual definition of temperature |
 #
-# And one more, which no error shows. Merlin's executor evaluates a node once for **every path**
-# that leads to it. How often does this graph ask Feast for one user?
+# There is another problem, without an error message: Merlin's executor evaluates a node once for
+# **every path** that leads to it. How often does this graph query Feast for one user?
 
 # %%
 from time import perf_counter
@@ -226,7 +228,7 @@ queries = [n.op for n in postorder_iter_nodes(stock.graph.output_node) if type(n
 for query in queries:
     query.__class__ = CountingQuery
 ask_stock(someone)
-print(f"{len(set(map(id, queries)))} Feast operators, {CountingQuery.calls} look-ups a request")
+print(f"{len(set(map(id, queries)))} Feast operators, {CountingQuery.calls} look-ups per request")
 
 # %%
 stock_seconds = []
@@ -238,10 +240,11 @@ stock_ms = float(np.median(stock_seconds) * 1_000)
 print(f"stock graph, in process, one user: {stock_ms:.1f} ms (median)")
 
 # %% [markdown]
-# ## Filtering that holds
+# ## Exclude what each user has seen
 #
-# The second stage has the simplest job and the least forgiving one: nobody forgives being offered
-# what they have just bought. For a batch, each row of candidates meets **its own** list.
+# The second stage has the simplest task, but its errors are the most visible: users notice when
+# they are offered what they have just bought. In a batch, each row of candidates must be compared
+# with **this user's** list only.
 #
 # ### Exercise 5.1: filter each user's candidates
 
@@ -277,10 +280,10 @@ from courseware.exercises import check
 check("5.1", filter_candidates)
 
 # %% [markdown]
-# ### Exercise 5.2: an answer for everybody
+# ### Exercise 5.2: fill empty places with popular products
 #
-# After filtering, some users have gaps: they know half of the shop, or the index had too little to
-# offer. Somebody whom nobody knows has nothing but gaps. Popular products fill them.
+# After filtering, some users have empty places: they have seen many products, or the index returned
+# too few. An unknown user has only empty places. We fill them with popular products.
 
 
 # %% tags=["exercise-5.2"]
@@ -315,15 +318,16 @@ def fill_gaps(candidates: np.ndarray, seen: list[np.ndarray], popular: np.ndarra
 check("5.2", fill_gaps)
 
 # %% [markdown]
-# ## Sampling that means what it says
+# ## Sampling with a temperature
 #
-# The last stage may leave the order of scores, to explore. *Temperature* has a usual sense: draw
-# with probabilities proportional to `exp(logit / temperature)`; near zero the best always wins,
-# far above one everything is alike. The stock operator multiplies where one divides, and divides
-# by the sum of the scores, which may be negative.
+# To explore, the last stage may sample instead of sorting by score. The usual definition of
+# *temperature*: draw with probabilities proportional to `exp(logit / temperature)`. Near zero the
+# best candidate is always drawn, far above one all candidates are nearly equally likely. The stock
+# operator multiplies by the temperature instead, and divides by the sum of the scores, which may be
+# negative.
 #
-# There is a neat way to draw `k` products **without replacement**: add independent Gumbel noise to
-# the scaled logits, and take the `k` largest.
+# To draw `k` products **without replacement**, add independent Gumbel noise to the scaled logits,
+# and take the `k` largest.
 #
 # ### Exercise 5.3: Gumbel top-k
 
@@ -358,8 +362,8 @@ check("5.3", sample_top_k)
 # %% [markdown]
 # ## Our graph: one path
 #
-# `multistage.serving.operators` holds the same ideas as operators for a batch: each a class with
-# one method of a few lines. Have a look at one of them:
+# `multistage.serving.operators` has the same functions as operators for a batch: each is a class
+# with one short method. This is one of them:
 
 # %%
 import inspect
@@ -369,23 +373,22 @@ from multistage.serving.operators import RetrieveCandidates
 print(inspect.getsource(RetrieveCandidates.run))
 
 # %% [markdown]
-# The graph is **one path**, so nothing is evaluated twice. Two more decisions make it quick:
-# products' features come from a columnar table in memory, exported together with the index, and
-# the ranker is called once for all candidates of all users. Between filter and ranker stands
-# `AddRetrievalScores`: the opinions of lab 4's five sources, which the ranker reads.
+# The graph is **one path**, so nothing is evaluated twice. Two more decisions make it fast:
+# products' features come from a columnar table in memory, exported together with the index, and the
+# ranker is called once for all candidates of all users. Between filter and ranker,
+# `AddRetrievalScores` adds the scores of lab 4's five sources, which the ranker reads.
 
 # %%
+from multistage.serving.exports import gather_exports
 from multistage.serving.graph import REPLY, REQUEST_SCHEMA
 from multistage.serving.operators import (
+    AddRetrievalScores,
     EncodeUsers,
     FilterCandidates as FilterForEach,
     OrderByScore,
     QueryUserFeatures,
-    AddRetrievalScores,
     ScoreCandidates,
 )
-from multistage.serving.exports import gather_exports
-
 
 
 def four_stages(exports, candidates, order):
@@ -427,9 +430,9 @@ pd.DataFrame(
 # %% [markdown]
 # ## Look inside
 #
-# Pick a user and see what each stage did: what retrieval found, what the filter refused and why,
-# what the ranker thought, and what was offered. In the simulated shop, `taste` is the place that
-# each product takes among **all** products by what this person would really buy.
+# Select a user and see the result of each stage: what retrieval found, what the filter removed and
+# why, the ranker's scores, and the products shown. In the simulated shop, `taste` is the product's
+# rank among **all** products by this user's true purchase probability.
 
 # %%
 from multistage.explorer import explain, stage_explorer
@@ -439,18 +442,18 @@ choices = [*users["user_id"].head(20).tolist(), -1]
 stage_explorer(recommender, choices, described, noon, data.truth)
 
 # %% [markdown]
-# The widget is alive in a running notebook only. The same as a table, for the first user:
+# The widget works only in a running notebook. The same as a table, for the first user:
 
 # %%
 status, rows = explain(recommender, someone, noon, k=5, truth=data.truth)
 rows.head(8)
 
 # %% [markdown]
-# ## What an order costs, and what it brings
+# ## How much relevance do other orders cost?
 #
-# The last stage may serve more than relevance. `OrderBySampling` explores, `OrderByDiversity`
-# trades relevance for different categories. An operator is an object with a method: we give the
-# scored candidates of the same users to each, and count.
+# The last stage may have other aims than relevance. `OrderBySampling` explores, `OrderByDiversity`
+# trades relevance for different categories. We give the scored candidates of the same users to each
+# operator, and measure NDCG and the number of categories.
 
 # %%
 from multistage.evaluation import Holdout, ndcg_at_k
@@ -480,8 +483,8 @@ for name, order in orders.items():
 pd.DataFrame(compared).T.round(4)
 
 # %% [markdown]
-# Nothing is free. How much relevance a category more is worth is a question for the shop, not for
-# the model; the table says what it costs.
+# More categories, or more exploration, cost relevance. The table shows how much; whether it is
+# worth it is a decision of the shop.
 #
 # ## Where the time goes
 #
@@ -511,13 +514,14 @@ plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# The ranker takes the most, and rightly: it is the stage that decides. If there were time to spare,
-# where would it be spent best?
+# The ranker takes the most time, which is reasonable: it determines the order. If more time were
+# allowed, for which stage should it be used?
 #
 # ### Exercise 5.4: spend a latency budget
 #
-# Each stage comes in several qualities: more candidates, a deeper index search, a larger ranker.
-# Each option costs milliseconds and brings NDCG, measured. Choose one option a stage.
+# Each stage has several options: more candidates, a deeper index search, a larger ranker. For each
+# option, the milliseconds that it costs and the NDCG that it gains were measured. Choose one option
+# per stage.
 
 # %% tags=["exercise-5.4"]
 from itertools import product as combinations
@@ -557,8 +561,8 @@ check("5.4", spend_budget)
 # ## Export, and start a real Triton
 #
 # An exported graph is a folder: a configuration, the graph, and a copy of everything that its
-# operators need. It holds no absolute path, so it serves from wherever it is moved to; and it
-# holds checksums, which the server verifies before it loads a single object.
+# operators need. It has no absolute paths, so it can be moved; and it has checksums, which the
+# server verifies before it loads anything.
 
 # %%
 from multistage.serving.runtime import ServingRuntime
@@ -570,15 +574,15 @@ config = (model_repository / "recommender" / "config.pbtxt").read_text()
 print(config[: config.index("output")], "...\n", config[config.index("dynamic") :], sep="")
 
 # %% [markdown]
-# Two lines of it matter under load. `dynamic_batching` has Triton collect what arrives while the
-# model is busy, up to `max_batch_size` requests, and hand it over together: the stages then run
-# once for all. Requests of different length may meet (`allow_ragged_batch`), and nobody is made to
-# wait for company. That is safe only because no answer here depends on the users beside it.
+# Two lines of it matter under load. With `dynamic_batching`, Triton collects the requests that
+# arrive while the model is busy, up to `max_batch_size`, and runs the stages once for all of them.
+# The requests may have different lengths (`allow_ragged_batch`), and no request waits for others to
+# arrive. This is correct only because no user's answer depends on the other users of a batch.
 #
-# `TritonServer` starts the server that the package `nvidia-pytriton` carries (or the one on PATH,
-# in a container) on free ports of the loopback interface. Loading TensorFlow takes most of the
-# time. `MULTISTAGE_FEATURE_REPOSITORY` tells it to ask the live feature store instead of the
-# copy in the export.
+# `TritonServer` starts the server of the package `nvidia-pytriton` (or the one on PATH, in a
+# container) on free ports of the loopback interface. Loading TensorFlow takes most of the time.
+# `MULTISTAGE_FEATURE_REPOSITORY` tells it to query the live feature store instead of the copy in
+# the export.
 
 # %%
 from multistage.serving.triton import LIVE_REPOSITORY, TritonServer
@@ -588,8 +592,8 @@ server.start()
 print("ready, process", "running" if server.running else "gone")
 
 # %% [markdown]
-# A client needs nothing of ours. It names inputs, with shapes and types, over gRPC. The first
-# dimension is Triton's, which batches requests: one request is one row, here of two users.
+# A client does not need our package. It sends inputs with shapes and types over gRPC. The first
+# dimension is for Triton's batches of requests: one request is one row, here of two users.
 
 # %%
 import tritonclient.grpc as grpc
@@ -602,8 +606,8 @@ client.close()
 reply.as_numpy("ordered_ids")[0]
 
 # %% [markdown]
-# Does the server say what the graph says in this process? For every user of a sample, ids must be
-# equal and scores agree to 1e-5.
+# Does the server give the same answers as the graph in this process? For every user of a sample,
+# ids must be equal and scores agree to 1e-5.
 
 # %%
 from multistage.serving.client import Client
@@ -617,10 +621,10 @@ assert np.allclose(there.ordered_scores, here["ordered_scores"], atol=1e-5, equa
 print(f"{len(sample)} users: the same products in the same order")
 
 # %% [markdown]
-# ## Load, and nothing bought comes back
+# ## Load test
 #
-# Four clients at once, one user a request. A latency is worth a number only with its tail: the
-# median tells how the service feels, the 99th percentile what the unlucky ones get.
+# Four clients at once, one user per request. We need two figures of the latency: the median is what
+# a typical request takes, and the 99th percentile what the slowest one in a hundred takes.
 
 # %%
 from multistage.serving.load import run_load
@@ -642,7 +646,8 @@ record("p50_ms", load.percentile(50))
 record("p99_ms", load.percentile(99))
 
 # %% [markdown]
-# The promise of stage two, checked on every reply against the training data itself:
+# No user may be offered a product that they have already seen. We check this on every reply,
+# against the training data:
 
 # %% tags=["nbval-check-output"]
 known = set(zip(data.train["user_id"], data.train["product_id"], strict=True))
@@ -665,17 +670,21 @@ def users_per_second(size, clients):
 
 fig, axes = plt.subplots(1, 3, figsize=(10, 2.6))
 axes[0].hist(np.array(load.latencies) * 1_000, bins=40, color="#4c78a8")
-axes[0].set(xlabel="milliseconds a request", ylabel="requests", title="one user, four clients")
+axes[0].set(xlabel="milliseconds per request", ylabel="requests", title="one user, four clients")
 axes[1].bar(["1", "4", "8"], [users_per_second(1, n) for n in (1, 4, 8)], color="#f58518")
-axes[1].set(xlabel="clients, one user each", ylabel="users a second", title="Triton collects")
+axes[1].set(
+    xlabel="clients, one user each", ylabel="users per second", title="batches made by Triton"
+)
 axes[2].bar(["1", "8", "32"], [users_per_second(size, 1) for size in (1, 8, 32)], color="#f58518")
-axes[2].set(xlabel="users in a request", ylabel="users a second", title="the client collects")
+axes[2].set(
+    xlabel="users in a request", ylabel="users per second", title="batches made by the client"
+)
 plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# The server counts, too. Its metrics page is what a monitoring system reads: how long requests
-# waited in the queue, and how long they were worked on.
+# The server also measures itself. A monitoring system reads its metrics page: how long requests
+# waited in the queue, and how long their computation took.
 
 # %%
 from urllib.request import urlopen
@@ -691,19 +700,19 @@ pd.Series(
         part: totals[f"nv_inference_{part}_duration_us"] / answered / 1_000
         for part in ("queue", "compute_infer", "request")
     },
-    name="milliseconds a request",
-).plot.barh(figsize=(7, 1.6), color="#54a24b", xlabel="milliseconds a request, batches included")
+    name="milliseconds per request",
+).plot.barh(figsize=(7, 1.6), color="#54a24b", xlabel="milliseconds per request, batches included")
 plt.show()
 
 # %% [markdown]
-# One call of the ranker for 3,200 pairs costs far less than 32 calls for 100. That is why every
-# operator of ours takes a batch, whoever made it: the client that asks for many, or Triton from
-# the requests of many.
+# One call of the ranker for 3,200 pairs takes far less time than 32 calls for 100 pairs each. That
+# is why all our operators take a batch of users, whether one client sent it in one request or
+# Triton collected it from several.
 #
 # ## Fresh features
 #
-# Somebody buys the first product on their list. The shop pushes the purchase into the feature
-# store, and the very next answer knows.
+# A user buys the first product on their list. The shop pushes the purchase into the feature store,
+# and the next answer no longer contains the product.
 
 # %%
 from multistage.serving.feature_store import push_purchase
@@ -718,8 +727,8 @@ assert before[0] not in after
 # %% [markdown]
 # ## Bad requests
 #
-# A service is known by how it refuses. Each of these gets an error of its own, in words, and the
-# next request is served.
+# How does the service handle bad requests? Each of these gets its own error message, and the next
+# request is served.
 
 # %%
 from multistage.serving.client import ServerError
@@ -730,12 +739,12 @@ with Client(server.grpc_url) as connection:
             connection.recommend(**bad)
         except ServerError as error:
             print(f"{bad}: {error}")
-    print("and then:", connection.recommend([someone]).statuses)
+    print("next request:", connection.recommend([someone]).statuses)
 
 # %% [markdown]
 # ## Stop
 #
-# The server stops with the kernel, too, however that ends. It is still good manners to say so.
+# The server also stops when the kernel ends. But it is better to stop it explicitly.
 
 # %%
 server.stop()
@@ -743,11 +752,12 @@ server.stop()
 # %% [markdown]
 # ## What you have now
 #
-# A four-stage recommender behind a real inference server: batches, unknown users, nothing seen
-# twice, measured latency, errors in words. `lab status` shows its artifacts.
+# A four-stage recommender on a real inference server. It handles batches and unknown users, never
+# offers what a user has already seen, has a measured latency and clear error messages. `lab status`
+# shows its artifacts.
 #
 # **Read on:** Covington et al. 2016 on retrieval and ranking at YouTube; Kool et al. 2019 on
 # sampling without replacement; Carbonell and Goldstein 1998 on relevance and diversity
-# (`OrderByDiversity` implements it: put it in the place of `OrderByScore`); the
+# (`OrderByDiversity` implements it: use it instead of `OrderByScore`); the
 # [Triton documentation](https://docs.nvidia.com/deeplearning/triton-inference-server/) on metrics
 # and on running several instances of a model.
