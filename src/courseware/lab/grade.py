@@ -94,7 +94,7 @@ def grade(
     jobs: int = 2,
     report: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Grade]:
-    """Check every exercise of every submission.
+    """Check every exercise of every submission; those of further notebooks are left out.
 
     Args:
         submissions: a course folder, a folder of notebooks, or a notebook each; notebooks are
@@ -120,7 +120,8 @@ def grade(
         (attendee, notebooks.get(number), exercise)
         for path, attendee, notebooks in found
         for number in (numbers if path.is_dir() else set(numbers) & set(notebooks))
-        for exercise in exercises_of(number)
+        for exercise, declared in exercises_of(number).items()
+        if not declared.further
     ]
     if not tasks:
         raise LabError(

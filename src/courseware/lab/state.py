@@ -14,11 +14,12 @@ NotebookState = Literal["pristine", "edited", "read-only", "missing", "unreadabl
 OWN = stat.S_IRUSR | stat.S_IWUSR  # what its owner needs to read a file and save it
 VERIFIED_BYTES = 200_000_000  # larger artifacts are not read through for a quick look
 LOOKED_AT_BYTES = 50_000_000  # nor are larger notebooks, whose outputs ran wild
+AGAIN = "Make them with: lab build --no-execute; in a seat: lab seats reset"
 
 
 @dataclass(frozen=True)
 class NotebookStatus:
-    """One section's notebook."""
+    """The notebook of a section, or a further one: ``section`` is ``"further/02-losses"`` then."""
 
     section: str
     state: NotebookState
@@ -41,17 +42,32 @@ def pristine_notebooks(course: Path) -> dict[str, Path]:
     Raises:
         LabError: if the course has none, or one is damaged.
     """
-    again = "Make them with: lab build --no-execute; in a seat: lab seats reset"
     found = {file.stem: file for file in sorted((course / PRISTINE).glob("*.ipynb"))}
     if not found:
-        raise LabError(f"The pristine notebooks in {PRISTINE} are missing. {again}")
-    for file in found.values():
+        raise LabError(f"The pristine notebooks in {PRISTINE} are missing. {AGAIN}")
+    _refuse_damaged(course, found)
+    return found
+
+
+def further_notebooks(course: Path) -> dict[str, Path]:
+    """Return ``"further/02-losses"`` -> the pristine copy of that notebook; empty if none.
+
+    Raises:
+        LabError: if one is damaged.
+    """
+    files = sorted((course / PRISTINE / "further").glob("*.ipynb"))
+    found = {f"further/{file.stem}": file for file in files}
+    _refuse_damaged(course, found)
+    return found
+
+
+def _refuse_damaged(course: Path, notebooks: dict[str, Path]) -> None:
+    for file in notebooks.values():
         try:
             for cell in read_json(file)["cells"]:
                 _text(cell)
         except (OSError, ValueError, TypeError, KeyError):
-            raise LabError(f"{PRISTINE / file.name} is damaged. {again}") from None
-    return found
+            raise LabError(f"{file.relative_to(course)} is damaged. {AGAIN}") from None
 
 
 def read_json(file: Path) -> Any:
@@ -68,10 +84,10 @@ def read_json(file: Path) -> Any:
 
 
 def notebook_statuses(course: Path) -> list[NotebookStatus]:
-    """Return how each section's notebook stands."""
+    """Return how each section's notebook stands, and after them how each further one does."""
     progress = read_progress(course)
     statuses = []
-    for name, pristine in pristine_notebooks(course).items():
+    for name, pristine in (pristine_notebooks(course) | further_notebooks(course)).items():
         cells = read_json(pristine)["cells"]
         exercises = [
             tag.removeprefix("exercise-")

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from textwrap import dedent, indent
 
 import nbformat
@@ -80,7 +81,7 @@ FORGED = """open('result.json', 'w').write('{"passed": true, "message": ""}')"""
 
 HOSTILE = [
     ("raise NotImplementedError('Exercise 1.1')", "Not filled in."),
-    ("return 1.0", "NDCG of a list without hits is wrong."),
+    ("return 1.0", "The result is wrong."),
     ("return 1 / 0", "It raised ZeroDivisionError"),
     ("import sys; sys.exit(0)", "It raised SystemExit"),
     ("import os; os._exit(0)", "Its process ended before the check did."),
@@ -124,12 +125,12 @@ def test_a_check_that_was_replaced_beforehand_is_put_back(verdict, submit):
     folder = submit("eve", "return 3.0")
     file = folder / "01-introduction.ipynb"
     notebook = nbformat.read(file, as_version=4)
-    patch = "import courseware.exercises.engine as engine\nengine._call = lambda *given: None\n"
+    patch = "import courseware.exercises.engine as engine\nengine._run = lambda *given: None\n"
     for cell in notebook.cells:
         if exercise_id(cell) == "1.1":
             cell.source = patch + cell.source
     nbformat.write(notebook, file)
-    assert "It replaced courseware.exercises.engine._call" in verdict(folder).message
+    assert "It replaced courseware.exercises.engine._run" in verdict(folder).message
 
 
 def test_an_endless_answer_is_ended(verdict, submit):
@@ -277,6 +278,14 @@ def test_what_cannot_be_graded_is_named(tmp_path):
             grade([submission])
     with pytest.raises(LabError, match="Nothing to check"):
         grade([COURSE], sections=[9])
+
+
+def test_exercises_of_further_notebooks_are_left_out(submit, monkeypatch):
+    known = first_exercises(1)(1)
+    further = {name: replace(task, further=True) for name, task in known.items()}
+    monkeypatch.setattr(exercise, "exercises_of", lambda section: further)
+    with pytest.raises(LabError, match="Nothing to check"):
+        grade([submit("ada")])
 
 
 def test_the_solved_lab_passes_by_the_command_line(submit, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from courseware.course import PRISTINE, PROGRESS
 from courseware.errors import LabError
 from courseware.lab import backup, state
+from courseware.lab.seats import look_at
 from courseware.lab.state import notebook_statuses, servers
 from multistage.serving.triton import TritonServer
 from multistage.workspace import Workspace
@@ -490,6 +491,28 @@ def test_status_tells_notebooks_checks_and_artifacts(course):
     assert states["features"] == "intact"
     assert "x is changed" in states["data"]
     assert said["servers"] == []
+
+
+def test_a_further_notebook_is_counted_apart(course):
+    progress(course)
+    text = json.dumps(NOTEBOOK).replace("exercise-1.1", "exercise-1.9")
+    for folder in (PRISTINE, Path("notebooks")):
+        (course / folder / "further").mkdir()
+        (course / folder / "further" / "01-more.ipynb").write_text(text)
+    code, said = lab(course, "status")
+    assert code == 0
+    assert [row["section"] for row in said["notebooks"]][-1] == "further/01-more"
+    assert said["notebooks"][-1] | {"section": ""} == {
+        "section": "",
+        "state": "pristine",
+        "passed": 0,
+        "exercises": 1,
+    }
+    row = look_at(course)
+    assert row["notebooks"]["further/01-more"] == "pristine"
+    assert (row["passed"], row["exercises"]) == (1, 3)
+    (course / PRISTINE / "further" / "01-more.ipynb").write_text("{")
+    assert "further/01-more.ipynb is damaged" in look_at(course)["problem"]
 
 
 @pytest.mark.real
