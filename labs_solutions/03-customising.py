@@ -646,7 +646,8 @@ def off_policy_weight(log_new: tf.Tensor, log_old: tf.Tensor, cap: float) -> tf.
         back to `log_new` or `log_old`. It runs inside a loss, so use TensorFlow's functions.
     """
     ### BEGIN SOLUTION
-    return tf.stop_gradient(tf.minimum(tf.exp(log_new - log_old), cap))
+    weight = tf.exp(log_new - log_old)
+    return tf.stop_gradient(tf.minimum(weight, cap))
     ### END SOLUTION
 
 
@@ -1025,7 +1026,7 @@ for name, seeds in learned.items():
     for logits in seeds:
         metric.reset_state()
         for rows in np.array_split(logits, 7):
-            metric.update_state(None, rows)
+            metric.update_state(None, tf.constant(rows))
         covered.append(float(metric.result()))
     coverage[name], low, high = interval(covered)
     print(f"{name:22} coverage {coverage[name]:.3f} ({low:.3f} to {high:.3f})")

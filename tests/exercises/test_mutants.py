@@ -7,7 +7,9 @@ from tests.exercises.test_catalogue import EXERCISES
 
 LEAST = 0.95
 # Mutants that are right although they give something else, exercise -> what was changed.
-AS_GOOD: dict[str, tuple[str, ...]] = {}
+AS_GOOD: dict[str, tuple[str, ...]] = {
+    "2.4": ("line 16: 100 → 101", "line 16: 100 → 99"),  # draws
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,270 +1,393 @@
-"""Checks of lab 3: an interaction, a hashed cross, an off-policy weight, a sampler, a metric."""
+"""Exercises of lab 3: an interaction, hashed bins, an off-policy weight, a sampler, a metric.
 
-from collections.abc import Callable
+TensorFlow is imported where it is used, so that listing the exercises does not wait for it.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from courseware.exercises.engine import Exercise, Wrong
-from courseware.exercises.expect import array, number, same_type
+from courseware.exercises.exercise import Exercise, Wrong
+from courseware.exercises.expect import same, same_dtype, whole
+from multistage.exercises.tensors import any_batch, call_with_vectors
+
+NUMPY = "NumPy fails once TensorFlow traces the function, as it does in fit. Use TensorFlow's."
 
 
-def check_pairwise_dots(answer: Callable[..., Any], rng: np.random.Generator) -> None:
-    """A hand-computed case, then random vectors; each pair once, none with itself."""
+def dots_cases(rng: np.random.Generator) -> Iterator[tuple[Any]]:
+    """Vectors of halves, so that float32 is exact. From n = 4 on the order of the pairs shows."""
     import tensorflow as tf
 
-    vectors = np.array([[[1, 0], [2, 3], [0, 5]]], dtype="float32")
-    got = answer(tf.constant(vectors))
-    same_type(got, (tf.Tensor, np.ndarray), "The result")
-    got = np.asarray(got)
-    if got.shape == (1, 6):
-        raise Wrong("A vector is no pair with itself: leave out the diagonal.", (1, 3), got.shape)
-    if got.shape in ((1, 3, 3), (1, 9)):
-        raise Wrong(
-            "Each pair once: half of the products, without the diagonal.", (1, 3), got.shape
-        )
-    if got.shape == (3,):
-        raise Wrong("The batch comes first.", (1, 3), got.shape)
-    if got.shape == (1, 3, 2):
-        raise Wrong("A dot product is one number: add up its coordinates.", (1, 3), got.shape)
-    if np.array_equal(got, [[15.0, 0.0, 2.0]]):
-        raise Wrong("The pairs come in another order than 01, 02, 12.", [2, 0, 15], got[0])
-    array(got, np.array([[2.0, 0.0, 15.0]]), "The products of (1, 0), (2, 3) and (0, 5)")
-    for _ in range(5):
-        batch, n, size = (int(x) for x in rng.integers(2, 7, 3))
-        vectors = rng.integers(-9, 10, (batch, n, size)).astype("float32")  # sums are exact
-        right = (vectors @ vectors.transpose(0, 2, 1))[(slice(None), *np.triu_indices(n, 1))]
-        array(
-            np.asarray(answer(tf.constant(vectors))),
-            right,
-            f"The result for vectors of shape {vectors.shape}",
-            rtol=1e-3,
-        )
+    yield (tf.constant([[[1.0, 0.0], [2.0, 3.0], [0.0, 5.0]]]),)
+    for shape in [(1, 2, 1), (2, 2, 3), (3, 4, 2), (1, 4, 4), (5, 5, 3), (2, 7, 4), (6, 3, 1)]:
+        yield (tf.constant(rng.integers(-9, 10, shape) / 2, tf.float32),)
 
 
-def check_bins_for(answer: Callable[..., int], rng: np.random.Generator) -> None:
-    """The smallest number of bins: it holds the bound, and one bin fewer does not."""
-    for n, colliding in [(2, 0.5), (10, 0.2), (1_000, 0.1)] + [
-        (int(rng.integers(2, 100_000)), float(rng.uniform(0.01, 0.9))) for _ in range(20)
-    ]:
-        bins = answer(n, colliding)
-        same_type(bins, (int, np.integer), "The result")
-        case = f"{n} values, {colliding:.3g} colliding"
-        if bins < 1:
-            raise Wrong(f"There must be at least one bin ({case}).", "1 or more", bins)
-        if _share(n, bins) > colliding * (1 + 1e-9):
-            raise Wrong(
-                f"Too few bins: more values collide than accepted ({case}).",
-                f"at most {colliding:.3g}",
-                f"{_share(n, bins):.3g}",
-            )
-        if bins > 1 and _share(n, bins - 1) < colliding * (1 - 1e-9):
-            raise Wrong(f"Fewer bins are enough ({case}).", "the smallest number", bins)
-    if answer(1, 0.1) != 1:
-        raise Wrong("A single value never collides: one bin is enough.", 1, answer(1, 0.1))
-
-
-def check_off_policy_weight(answer: Callable[..., Any], rng: np.random.Generator) -> None:
-    """Ratios worked out by hand, far tails, the cap; last, that no gradient goes through."""
+def _dots(vectors: Any, pairs: Iterable[tuple[int, int]]) -> Any:
     import tensorflow as tf
 
-    new = np.array([0.02, 0.5, 0.1, 0.3], dtype="float32")
-    old = np.array([0.01, 0.5, 0.4, 0.003], dtype="float32")
-    got = answer(tf.constant(np.log(new)), tf.constant(np.log(old)), 3.0)
-    same_type(got, (tf.Tensor, np.ndarray), "The result")
-    got = np.asarray(got)
-    ratio = new / old
-    if got.shape == ratio.shape:
-        if np.allclose(got, np.minimum(old / new, 3), rtol=1e-4):
-            raise Wrong("Upside down: the new policy's probability goes above the line.", 2.0, 0.5)
-        if np.allclose(got, ratio, rtol=1e-4):
-            raise Wrong("The weight is not capped: one row of 100 outweighs the rest.", 3.0, 100.0)
-        if np.allclose(got, np.minimum(np.log(ratio), 3), rtol=1e-3, atol=1e-4):
-            raise Wrong(
-                "This is the logarithm of the weight: leave the logarithm with tf.exp.", 2.0, got[0]
-            )
-        if np.allclose(got, np.exp(np.minimum(np.log(ratio), 3)), rtol=1e-4):
-            raise Wrong("The cap is for the weight, not for its logarithm.", 3.0, got[3])
-        if np.allclose(got, np.minimum(np.log(new) / np.log(old), 3), rtol=1e-3):
-            raise Wrong(
-                "Logarithms are subtracted, not divided: log(a / b) = log(a) - log(b).", 2.0, got[0]
-            )
-        if np.allclose(got, np.maximum(ratio, 3), rtol=1e-4):
-            raise Wrong("The cap is the largest weight, not the smallest.", 2.0, got[0])
-    array(got, np.minimum(ratio, 3), "The weight of (0.02, 0.5, 0.1, 0.3) to old", rtol=1e-4)
-    far = answer(tf.constant([-300.0, -200.0]), tf.constant([-300.0, -203.0]), 50.0)
-    if not np.all(np.isfinite(np.asarray(far))):
-        raise Wrong(
-            "Very small probabilities became 0 / 0: subtract first, and take tf.exp of the "
-            "difference.",
-            [1.0, float(np.exp(3.0))],
-            np.asarray(far),
-        )
-    for _ in range(5):
-        new, old = (rng.uniform(0.001, 1, 7).astype("float32") for _ in range(2))
-        cap = float(rng.uniform(0.5, 3))
-        array(
-            np.asarray(answer(tf.constant(np.log(new)), tf.constant(np.log(old)), cap)),
-            np.minimum(new / old, cap),
-            f"The result for cap {cap:.3g}",
-            rtol=1e-3,
-        )
-    log_new = tf.Variable([-1.0, -2.0])
+    products = tf.matmul(vectors, vectors, transpose_b=True)
+    return tf.stack([products[:, i, j] for i, j in pairs], axis=1)
+
+
+def _upper(vectors: Any, above: int = 1) -> list[tuple[int, int]]:
+    n = vectors.shape[1]
+    return [(i, j) for i in range(n) for j in range(i + above, n)]
+
+
+def _elementwise(vectors: Any) -> Any:
+    import tensorflow as tf
+
+    first, second = zip(*_upper(vectors), strict=True)
+    return tf.gather(vectors, first, axis=1) * tf.gather(vectors, second, axis=1)
+
+
+def _dots_in_numpy(vectors: Any) -> np.ndarray:
+    values = np.asarray(vectors)
+    first, second = np.triu_indices(values.shape[1], 1)
+    return np.sum(values[:, first] * values[:, second], axis=2)
+
+
+def bins_cases(rng: np.random.Generator) -> Iterator[tuple[int, float]]:
+    """Values and shares. At (2, 0.5) and (3, 0.75) the bound is met exactly, in floats too."""
+    yield from [(2, 0.5), (10, 0.2), (1, 0.1), (2, 0.99), (3, 0.75), (1, 0.999), (1_000, 0.1)]
+    for _ in range(40):
+        n, colliding = int(np.exp(rng.uniform(0.7, 8.5))), float(rng.uniform(0.02, 0.98))
+        if 0.01 < _bins(n, colliding) % 1 < 0.99:  # or rounding errors decide
+            yield n, colliding
+
+
+def _bins(n_values: int, colliding: float, own: int = 1) -> float:
+    """The number of bins before it is rounded up; ``own`` 1 leaves out the value itself."""
+    return 1 / (1 - (1 - colliding) ** (1 / max(1, n_values - own)))
+
+
+def weight_cases(rng: np.random.Generator) -> Iterator[tuple[Any, Any, float]]:
+    """Logarithms by hand, of probabilities that are 0 in float32, then random ones."""
+    import tensorflow as tf
+
+    def rows(new: Any, old: Any, cap: float) -> tuple[Any, Any, float]:
+        return tf.constant(new, tf.float32), tf.constant(old, tf.float32), cap
+
+    yield rows(np.log([0.02, 0.5, 0.1, 0.3]), np.log([0.01, 0.5, 0.4, 0.003]), 3.0)
+    yield rows([-1.0], [-1.5], 10.0)
+    yield rows([-200.0, -300.0, -90.0], [-200.0, -303.0, -91.5], 50.0)
+    yield rows([-18.0, -25.0], [-17.5, -26.0], 5.0)
+    yield rows([-2000.0, -1.0, -2000.0], [-2001.5, -2000.0, -1.0], 20.0)
+    for cap in (0.5, 1.0, 2.5, 40.0):
+        yield rows(np.log(rng.uniform(0.001, 1, 7)), np.log(rng.uniform(0.001, 1, 7)), cap)
+
+
+def weight_and_gradients(
+    answer: Callable[..., Any], log_new: Any, log_old: Any, cap: float
+) -> dict[str, Any] | None:
+    """Return the weights, and the gradient of their sum for both logarithms."""
+    import tensorflow as tf
+
+    log_new, log_old = any_batch(log_new), any_batch(log_old)
     with tf.GradientTape() as tape:
-        total = tf.reduce_sum(answer(log_new, tf.constant([-1.5, -1.5]), 10.0))
-    if (slope := tape.gradient(total, log_new)) is not None and np.any(np.asarray(slope) != 0):
-        raise Wrong(
-            "A gradient goes through the weight, so training would change it. "
-            "tf.stop_gradient makes it a constant.",
-            [0.0, 0.0],
-            np.asarray(slope),
-        )
+        tape.watch([log_new, log_old])
+        weight = answer(log_new, log_old, cap)
+        if weight is None:
+            return None
+        total = tf.reduce_sum(weight)
+    slopes = tape.gradient(total, [log_new, log_old], unconnected_gradients="zero")
+    return {"weight": weight, "gradient to log_new": slopes[0], "gradient to log_old": slopes[1]}
 
 
-def check_draw_negatives(answer: Callable[..., Any], rng: np.random.Generator) -> None:
-    """Shape and type, never the row's own positive, right shares, other draws for another seed."""
+def _same_weight(got: Any, expected: Any, *arguments: Any) -> str:
+    if isinstance(got, dict) and (said := same_dtype(got["weight"], expected["weight"])):
+        return said
+    return same(got, expected)
+
+
+def _weight(formula: Callable[..., Any], constant: bool = True) -> Callable[..., Any]:
+    """Return an answer that computes ``formula(tf, log_new, log_old, cap)``."""
+
+    def answer(log_new: Any, log_old: Any, cap: float) -> Any:
+        import tensorflow as tf
+
+        weight = formula(tf, log_new, log_old, cap)
+        return tf.stop_gradient(weight) if constant else weight
+
+    return answer
+
+
+def negatives_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+    """Rows with one product left to draw, so that every right sampler draws the same."""
     import tensorflow as tf
 
-    products = int(rng.integers(6, 9))
-    weights = rng.uniform(1, 4, products).astype("float32")
-    weights[0] = 0.0  # padding
-    weights[1] = 8.0  # popular, and often bought
-    positives = np.where(rng.random(400) < 0.5, 1, rng.integers(1, products, 400)).astype("int64")
-    n = 60
+    def rows(positives: list[int], weights: list[float], n: int, seed: Any) -> tuple[Any, ...]:
+        return tf.constant(positives, tf.int64), tf.constant(weights, tf.float32), n, seed
 
-    def draw(seed: int) -> np.ndarray:
-        drawn = answer(tf.constant(positives), tf.constant(weights), n, seed)
-        same_type(drawn, (tf.Tensor, np.ndarray), "The result")
-        return np.asarray(drawn)
+    yield rows([1, 2], [0.0, 3.0, 5.0], 4, 0)
+    yield rows([2], [0.5, 0.0, 2.0], 1, 7)
+    yield rows([0, 2, 2, 0, 0], [2.0, 0.0, 0.25], 6, 3)
+    yield rows([1, 1, 3], [0.0, 20.0, 0.0, 1.0, 0.0], 9, 2**31 - 1)
+    yield rows([4, 1], [0.0, 1e-12, 0.0, 0.0, 2e-12, 0.0], 500, 11)
+    yield rows([1, 2], [0.0, 3e9, 1e9], 5, tf.constant(5))
+    yield rows([3] * 40, [0.0, 0.0, 1e-3, 6.0], 3, tf.constant(2_000_006))
 
-    drawn = draw(1)
-    if drawn.shape != (400, n):
-        raise Wrong(
-            "Each row has its own negatives: one row of n a positive.", (400, n), drawn.shape
-        )
-    if not np.issubdtype(drawn.dtype, np.integer):
-        raise Wrong("Products are integers.", "int64", drawn.dtype)
+
+def draw_for_any_batch(
+    answer: Callable[..., Any], positives: Any, weights: Any, n: int, seed: Any
+) -> Any:
+    """Return what ``answer`` draws, traced for batches of any size where it is traced."""
+    return answer(any_batch(positives), weights, n, seed)
+
+
+def _draw(weights: Any, n: int, seed: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.random.stateless_categorical(tf.math.log(weights), n, seed=(seed, 0))
+
+
+def _allowed(positives: Any, weights: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.where(tf.one_hot(positives, weights.shape[0]) > 0, 0.0, weights[None, :])
+
+
+def _with_positives(positives: Any, weights: Any, n: int, seed: Any) -> Any:
+    import tensorflow as tf
+
+    return _draw(tf.zeros_like(_allowed(positives, weights)) + weights, n, seed)
+
+
+def _nobodys_positive(positives: Any, weights: Any, n: int, seed: Any) -> Any:
+    import tensorflow as tf
+
+    allowed = _allowed(positives, weights)
+    return _draw(tf.zeros_like(allowed) + tf.reduce_min(allowed, axis=0), n, seed)
+
+
+def _next_product(positives: Any, weights: Any, n: int, seed: Any) -> Any:
+    import tensorflow as tf
+
+    drawn = _with_positives(positives, weights, n, seed)
+    after = tf.where(positives + 1 < weights.shape[0], positives + 1, 1)
+    return tf.where(drawn == positives[:, None], after[:, None], drawn)
+
+
+def _evenly(positives: Any, weights: Any, n: int, seed: Any) -> Any:
+    import tensorflow as tf
+
+    return _draw(tf.sign(_allowed(positives, weights)), n, seed)
+
+
+def _weights_as_logits(positives: Any, weights: Any, n: int, seed: Any) -> Any:
+    import tensorflow as tf
+
+    allowed = _allowed(positives, weights)
+    logits = tf.where(allowed > 0, allowed, -np.inf)
+    return tf.random.stateless_categorical(logits, n, seed=(seed, 0))
+
+
+def _one_draw_repeated(positives: Any, weights: Any, n: int, seed: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.repeat(_draw(_allowed(positives, weights), 1, seed), n, axis=1)
+
+
+def _negatives_in_numpy(positives: Any, weights: Any, n: int, seed: Any) -> np.ndarray:
+    rng = np.random.default_rng(int(seed))
+    keys = np.log(np.asarray(_allowed(positives, weights), "float64"))[:, None]
+    return np.argmax(keys + rng.gumbel(size=(len(keys), n, keys.shape[2])), axis=2)
+
+
+POSITIVE = "A bought product came as its own negative. Give the row's positive the weight 0."
+OTHERS = "The positive of one row may be the negative of another. Leave out each row's own only."
+EVENLY = "All products are drawn equally often. The weights are not used."
+LOGITS = "The weights are taken for logits. Give their logarithms."
+STANDS_IN = "One product stands in for the positive. Its share belongs to all others."
+REPEATED = "The n negatives of a row are one product, repeated. Each is drawn anew."
+SAME_SEED = "Another seed gave the same draws. Draw from the seed that is given."
+
+
+def _same_draws(got: Any, expected: Any, *case: Any) -> str:
+    said = same_dtype(got, expected)
+    if said and np.shape(got) == np.shape(expected) and np.any(got == case[0][:, None]):
+        return POSITIVE
+    return said
+
+
+def _watch_draws(answer: Callable[..., Any], rng: np.random.Generator) -> None:
+    """Look at the shares of many draws per positive, at rows and columns, and at seeds."""
+    import tensorflow as tf
+
+    weights = rng.uniform(1, 4, 8).astype("float32")
+    weights[:3] = 0.0, 5.0, 0.05  # padding; popular, and often bought; rare
+    positives = np.where(rng.random(400) < 0.5, 1, rng.integers(1, 8, 400))
+    given = tf.constant(positives, tf.int64), tf.constant(weights), 60
+    drawn = np.asarray(answer(*given, 1))
     if np.any(drawn == positives[:, None]):
-        raise Wrong(
-            "A bought product came as its own negative: give the row's positive the weight 0.",
-            0,
-            f"{np.mean(drawn == positives[:, None]):.1%} of the draws",
-        )
-    if np.any((drawn < 0) | (drawn >= products)) or np.any(drawn == 0):
-        raise Wrong(
-            "A product of weight 0, or none of the catalogue, was drawn.",
-            f"1 to {products - 1}",
-            f"{drawn.min()} to {drawn.max()}",
-        )
-    everywhere = np.bincount(drawn.ravel(), minlength=products)
-    if not everywhere[1:].all():
-        raise Wrong(
-            "A product that is the positive of one row may be the negative of another: leave out "
-            "each row's own only.",
-            f"{products - 1} different products",
-            f"{np.sum(everywhere > 0)}",
-        )
+        raise Wrong(POSITIVE)
     if np.all(drawn == drawn[:, :1]):
-        raise Wrong("All n draws of a row are the same product.", f"{n} draws", "1 draw, repeated")
-    for positive in range(1, products):
-        rows = positives == positive
-        expected = np.where(np.arange(products) == positive, 0, weights)
-        expected /= expected.sum()
-        share = np.bincount(drawn[rows].ravel(), minlength=products) / drawn[rows].size
-        far = _far(share, expected, drawn[rows].size)
-        if far.any():
-            product = int(np.argmax(far))
-            allowed, moved = expected > 0, weights / weights.sum()
-            evenly, as_logits = allowed / allowed.sum(), allowed * np.exp(weights)
-            as_logits /= as_logits.sum()
-            said = "Products do not come in proportion to their weights"
-            if not _far(share, evenly, drawn[rows].size).any():
-                said = "All products are drawn equally often: the weights are not used"
-            elif not _far(share, as_logits, drawn[rows].size).any():
-                said = "The weights are taken for logits: give their logarithm"
-            elif _far(share, moved, drawn[rows].size).sum() == 2:  # the positive, and one more
-                said = "One product stands in for the positive: its chance belongs to all others"
-            raise Wrong(
-                f"{said} (rows that bought {positive}, product {product}).",
-                f"{expected[product]:.3f} of the draws",
-                f"{share[product]:.3f}",
-            )
-    if not np.array_equal(drawn, draw(1)):
-        raise Wrong("The same seed gave other draws.", "the same draws", "others")
-    if np.array_equal(drawn, draw(2)):
-        raise Wrong("Another seed gave the same draws.", "other draws", "the same")
+        raise Wrong(REPEATED)
+    if not set(range(1, 8)) <= set(drawn.ravel().tolist()):
+        raise Wrong(OTHERS, "products 1 to 7", sorted(set(drawn.ravel().tolist())))
+    for positive in range(1, 8):
+        _compare_shares(drawn[positives == positive], positive, weights)
+    alike = drawn[positives == 1]
+    if len(np.unique(alike, axis=0)) < len(alike) or len(np.unique(alike.T, axis=0)) < 60:
+        raise Wrong("Some rows or columns hold the same draws. Each negative is drawn anew.")
+    traced = tf.function(lambda seed: answer(*given, seed))
+    for draw in (lambda seed: answer(*given, seed), traced):
+        one, again, other = (np.asarray(draw(tf.constant(seed))) for seed in (1, 1, 2))
+        if not np.array_equal(one, again):
+            raise Wrong("The same seed gave other draws. Draw from nothing but the seed.")
+        if np.mean(one == other) > 0.5:
+            raise Wrong(SAME_SEED)
 
 
-def _far(share: np.ndarray, expected: np.ndarray, draws: int) -> np.ndarray:
-    """Which shares are off by six standard errors: a right one once in a hundred million."""
-    return np.abs(share - expected) > 6 * np.sqrt(expected * (1 - expected) / draws) + 1e-9
+def _compare_shares(drawn: np.ndarray, positive: int, weights: np.ndarray) -> None:
+    """Refuse draws of rows with this positive that are not in proportion to the weights."""
+    allowed = np.where(np.arange(len(weights)) == positive, 0, weights)
+    if not np.any(far := _far(drawn, allowed)):
+        return
+    said = "Products are not drawn in proportion to their weights."
+    if not np.any(_far(drawn, allowed > 0)):
+        said = EVENLY
+    elif not np.any(_far(drawn, np.where(allowed > 0, np.exp(allowed), 0))):
+        said = LOGITS
+    elif np.sum(_far(drawn, weights)) == 2:  # the positive, and the one in its place
+        said = STANDS_IN
+    product = int(np.argmax(far))
+    expected, came = allowed[product] / allowed.sum(), np.mean(drawn == product)
+    where = f"of the draws for positive {positive} are product {product}"
+    raise Wrong(said, f"{expected:.1%} {where}", f"{came:.1%}")
 
 
-def check_coverage(answer: Callable[..., Any], rng: np.random.Generator) -> None:
-    """Coverage by hand, over batches of any cut, within a graph, and after a reset."""
+def _far(drawn: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Which products' shares are off by six standard errors: by chance, one in 100 million."""
+    expected = weights / weights.sum()
+    share = np.bincount(drawn.ravel(), minlength=len(weights)) / drawn.size
+    return np.abs(share - expected) > 6 * np.sqrt(expected * (1 - expected) / drawn.size) + 1e-9
+
+
+def coverage_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+    """k, products, batches of scores, and whether they come in a traced function, as in fit."""
+
+    def batches(products: int, *rows: int) -> list[np.ndarray]:
+        return [rng.normal(-3, 2, (n, products)).astype("float32") for n in rows]
+
+    two_rows = np.array([[9, 8, 1, 2, 0], [8, 9, 2, 1, 0]], "float32")
+    ties = np.array([[1, 3, 3, 3, 0], [0, 0, 0, 0, 0]], "float32")
+    for traced in (False, True):
+        yield 2, 5, [two_rows], traced
+        yield 2, 5, [two_rows, two_rows[:1], two_rows[:, ::-1]], traced
+        yield 1, 4, batches(4, 1), traced
+        yield 2, 5, [ties[:1], ties[1:]], traced
+        yield 3, 3, batches(3, 2, 1), traced
+        yield 1, 30, batches(30, 4, 4), traced
+        yield 3, 25, batches(25, 5, 1, 11), traced
+        yield 10, 40, batches(40, 3, 2), traced
+
+
+def watch_coverage(
+    answer: Callable[..., Any], k: int, products: int, batches: list[np.ndarray], traced: bool
+) -> Any:
+    """Return the coverage after each batch, what is marked, and the same after a reset."""
     import tensorflow as tf
 
-    scores = np.array([[9, 8, 1, 2, 0], [8, 9, 2, 1, 0]], dtype="float32")
-    metric = answer(2, 5)
-    same_type(metric, (tf.keras.metrics.Metric,), "The metric")
-    metric.update_state(None, tf.constant(scores))
-    got = float(metric.result())
-    if np.isclose(got, 4 / 5):
-        raise Wrong("A product shown twice is one product: mark it, do not count it.", 0.4, got)
-    number(got, 2 / 5, "The coverage of two rows that show the same two of five products")
-    metric.update_state(None, tf.constant(scores))
-    if not np.isclose(float(metric.result()), 2 / 5):
-        raise Wrong("The same rows a second time show nothing new.", 0.4, float(metric.result()))
+    metric = answer(k, products)
+    if not isinstance(metric, tf.keras.metrics.Metric):
+        return metric
+    seen = []
+    update = metric.update_state
+    if traced:
+        shapes = [[None, products], [None, products], [None]]
+        update = tf.function(update, input_signature=[tf.TensorSpec(shape) for shape in shapes])
 
-    for _ in range(3):
-        k, products = int(rng.integers(1, 4)), int(rng.integers(20, 40))
-        scores = rng.normal(size=(17, products)).astype("float32")
-        best = np.argsort(-scores, axis=1)[:, :k]
-        right = len(np.unique(best)) / products
-        batches = [scores[:5], scores[5:6], scores[6:]]
-        per_batch = [len(np.unique(np.argsort(-b, axis=1)[:, :k])) / products for b in batches]
-        metric = answer(k, products)
-        for batch in batches:
-            metric.update_state(None, tf.constant(batch))
-        got = float(metric.result())
-        if np.isclose(got, np.mean(per_batch)) and not np.isclose(got, right):
-            raise Wrong(
-                "This is the mean over batches: a product that any batch shows is covered.",
-                f"{right:.3f}",
-                f"{got:.3f}",
-            )
-        if np.isclose(got, per_batch[-1]) and not np.isclose(got, right):
-            raise Wrong(
-                "Only the last batch counts: add to the state, do not replace it.",
-                f"{right:.3f}",
-                f"{got:.3f}",
-            )
-        number(got, right, f"The coverage of three batches, top {k} of {products}", rtol=1e-4)
-        try:
-            metric.reset_state()
-        except ValueError:
-            raise Wrong(
-                "reset_state fails: the one that Keras brings sets single numbers back. A vector "
-                "needs its own: self.seen.assign(tf.zeros_like(self.seen))."
-            ) from None
-        if (left := float(metric.result())) != 0:
-            raise Wrong(
-                "After reset_state something is left: keep all state in self.seen, which Keras "
-                "sets back.",
-                0.0,
-                left,
-            )
-        metric.update_state(None, tf.constant(batches[0]))
-        if not np.isclose(float(metric.result()), per_batch[0]):
-            raise Wrong(
-                "After reset_state the batches of before still count: keep all state in self.seen.",
-                f"{per_batch[0]:.3f}",
-                f"{float(metric.result()):.3f}",
-            )
+    def look(batch: np.ndarray) -> None:
+        labels = (tf.zeros(batch.shape), tf.zeros(len(batch))) if traced else (None, None)
+        update(labels[0], tf.constant(batch), labels[1])
+        seen.append(float(metric.result()))
+
+    for batch in batches:
+        look(batch)
+    marks = np.array(metric.seen)
+    metric.reset_state()
+    seen.append(float(metric.result()))
+    look(batches[0])
+    return {"coverage": seen, "seen": marks}
 
 
-def _share(n: int, bins: int) -> float:
-    return 1 - (1 - 1 / bins) ** (n - 1)
+def _coverage(
+    update: Callable[..., None], result: Callable[..., Any] | None = None, reset: bool = True
+) -> Callable[[int, int], Any]:
+    """Return a function that makes a metric which does ``update(tf, self, y_true, y_pred)``."""
+
+    def answer(k: int, products: int) -> Any:
+        import tensorflow as tf
+
+        class Coverage(tf.keras.metrics.Metric):
+            def __init__(self) -> None:
+                super().__init__("coverage")
+                self.k, self.products = k, products
+                self.seen = self.add_weight("seen", shape=(products,), initializer="zeros")
+                self.batches = self.add_weight("batches", initializer="zeros")
+                self.shown = set()
+
+            def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+                update(tf, self, y_true, y_pred)
+
+            def result(self) -> Any:
+                return result(self) if result else tf.reduce_mean(self.seen)
+
+            def reset_state(self) -> None:
+                if not reset:
+                    super().reset_state()
+                for state in self.variables:
+                    state.assign(tf.zeros_like(state))
+
+        return Coverage()
+
+    return answer
+
+
+def _marks(tf: Any, metric: Any, y_pred: Any) -> Any:
+    """How often each product is in a top k."""
+    best = tf.reshape(tf.math.top_k(y_pred, metric.k).indices, [-1, 1])
+    return tf.scatter_nd(best, tf.ones(tf.shape(best)[:1]), [metric.products])
+
+
+def _mark(tf: Any, metric: Any, marks: Any) -> None:
+    metric.seen.assign(tf.maximum(metric.seen, tf.minimum(marks, 1.0)))
+
+
+def _mark_all_equal(tf: Any, metric: Any, y_true: Any, y_pred: Any) -> None:
+    least = tf.math.top_k(y_pred, metric.k).values[:, -1:]
+    _mark(tf, metric, tf.reduce_sum(tf.cast(y_pred >= least, tf.float32), axis=0))
+
+
+def _mark_what_was_bought(tf: Any, metric: Any, y_true: Any, y_pred: Any) -> None:
+    bought = 1.0 if y_true is None else tf.reduce_max(y_true, axis=0)
+    _mark(tf, metric, bought * _marks(tf, metric, y_pred))
+
+
+def _keep_in_attribute(tf: Any, metric: Any, y_true: Any, y_pred: Any) -> None:
+    kept = np.minimum(getattr(metric, "kept", 0) + _marks(tf, metric, y_pred), 1)
+    metric.kept = kept
+    metric.seen.assign(kept)
+
+
+def _keep_in_set(tf: Any, metric: Any, y_true: Any, y_pred: Any) -> None:
+    metric.shown |= set(tf.math.top_k(y_pred, metric.k).indices.numpy().ravel())
+
+
+def _mark_in_numpy(tf: Any, metric: Any, y_true: Any, y_pred: Any) -> None:
+    best = np.argsort(-np.asarray(y_pred), axis=1, kind="stable")[:, : metric.k]
+    seen = np.array(metric.seen)
+    seen[best] = 1
+    metric.seen.assign(seen)
+
+
+def _mean_over_batches(tf: Any, metric: Any, y_true: Any, y_pred: Any) -> None:
+    metric.seen.assign_add(tf.minimum(_marks(tf, metric, y_pred), 1.0))
+    metric.batches.assign_add(1.0)
 
 
 EXERCISES = [
@@ -275,7 +398,34 @@ EXERCISES = [
             "tf.matmul(vectors, vectors, transpose_b=True) holds all dot products: (batch, n, n).",
             "Keep the entries above the diagonal, row by row.",
         ),
-        check=check_pairwise_dots,
+        cases=dots_cases,
+        use=call_with_vectors,
+        same=same_dtype,
+        traced=True,
+        mistakes={
+            "A vector is no pair with itself. Leave out the diagonal.": (
+                lambda vectors: _dots(vectors, _upper(vectors, above=0))
+            ),
+            "These are all products, each pair twice. Keep those above the diagonal.": (
+                lambda vectors: vectors @ np.swapaxes(vectors, 1, 2)
+            ),
+            "Each pair comes twice, as (i, j) and as (j, i). Keep i < j only.": (
+                lambda vectors: _dots(
+                    vectors, [p for p in np.ndindex(*2 * vectors.shape[1:2]) if p[0] != p[1]]
+                )
+            ),
+            "The pairs come in another order. It is (0, 1), (0, 2), ..., (1, 2), ...": (
+                lambda vectors: _dots(vectors, sorted(_upper(vectors), key=lambda p: p[::-1]))
+            ),
+            "The pairs come in the reverse order. It is (0, 1), (0, 2), ..., (1, 2), ...": (
+                lambda vectors: _dots(vectors, _upper(vectors)[::-1])
+            ),
+            "A dot product is one number. Add up its coordinates.": _elementwise,
+            "This is the first row of the batch only. The batch comes first.": (
+                lambda vectors: _dots(vectors, _upper(vectors))[0]
+            ),
+            NUMPY: _dots_in_numpy,
+        },
     ),
     Exercise(
         id="3.2",
@@ -284,7 +434,26 @@ EXERCISES = [
             "Solve (1 - 1/m) ** (n - 1) = 1 - colliding for m, and round up.",
             "The root is of order n - 1, and a single value needs one bin.",
         ),
-        check=check_bins_for,
+        cases=bins_cases,
+        same=whole,
+        mistakes={
+            "One bin per value is too few, or too many. Solve the formula for m.": (
+                lambda n_values, colliding: n_values
+            ),
+            "n / colliding is only a rule of thumb. Solve the formula for m.": (
+                lambda n_values, colliding: math.ceil(n_values / colliding)
+            ),
+            "The result is a float. Round it up to an int.": _bins,
+            "A bin too few: the result is rounded down. Round up.": (
+                lambda n_values, colliding: int(_bins(n_values, colliding))
+            ),
+            "A single value never collides. One bin is enough for it.": (
+                lambda n_values, colliding: max(2, math.ceil(_bins(n_values, colliding)))
+            ),
+            "The root is of order n - 1: a value does not collide with itself.": (
+                lambda n_values, colliding: math.ceil(_bins(n_values, colliding, own=0))
+            ),
+        },
     ),
     Exercise(
         id="3.3",
@@ -294,7 +463,47 @@ EXERCISES = [
             "tf.minimum cuts off what is above the cap.",
             "tf.stop_gradient hands a tensor on as a constant.",
         ),
-        check=check_off_policy_weight,
+        cases=weight_cases,
+        use=weight_and_gradients,
+        same=_same_weight,
+        traced=True,
+        mistakes={
+            "The weight is not capped. One row could outweigh the rest.": (
+                _weight(lambda tf, new, old, cap: tf.exp(new - old))
+            ),
+            "This is the logarithm of the weight. Leave the logarithm with tf.exp.": (
+                _weight(lambda tf, new, old, cap: tf.minimum(new - old, cap))
+            ),
+            "Logarithms are subtracted, not divided: log(a / b) = log(a) - log(b).": (
+                _weight(lambda tf, new, old, cap: tf.minimum(new / old, cap))
+            ),
+            "Upside down. The new policy's probability goes above the line.": (
+                _weight(lambda tf, new, old, cap: tf.minimum(tf.exp(old - new), cap))
+            ),
+            "The cap is for the weight, not for its logarithm.": (
+                _weight(lambda tf, new, old, cap: tf.exp(tf.minimum(new - old, cap)))
+            ),
+            "The cap is the largest weight, not the smallest.": (
+                _weight(lambda tf, new, old, cap: tf.maximum(tf.exp(new - old), cap))
+            ),
+            "Very small probabilities became 0 / 0. Subtract the logarithms first, and take tf.exp "
+            "of the difference.": (
+                _weight(lambda tf, new, old, cap: tf.minimum(tf.exp(new) / tf.exp(old), cap))
+            ),
+            "Very small probabilities became 0 / 0, and their weight 0. Subtract the logarithms "
+            "first, and take tf.exp of the difference.": (
+                _weight(
+                    lambda tf, new, old, cap: tf.minimum(
+                        tf.math.divide_no_nan(tf.exp(new), tf.exp(old)), cap
+                    )
+                )
+            ),
+            "A gradient goes through the weight, so training would change it. tf.stop_gradient "
+            "makes it a constant.": (
+                _weight(lambda tf, new, old, cap: tf.minimum(tf.exp(new - old), cap), False)
+            ),
+            NUMPY: lambda new, old, cap: np.minimum(np.exp(new - old), np.float32(cap)),
+        },
     ),
     Exercise(
         id="3.4",
@@ -305,7 +514,26 @@ EXERCISES = [
             "tf.random.stateless_categorical(logits, n, seed=(seed, 0)) draws from logarithms of "
             "weights; the logarithm of 0 is minus infinity, and is never drawn.",
         ),
-        check=check_draw_negatives,
+        cases=negatives_cases,
+        use=draw_for_any_batch,
+        same=_same_draws,
+        judge=_watch_draws,
+        traced=True,
+        mistakes={
+            POSITIVE: _with_positives,
+            OTHERS: _nobodys_positive,
+            EVENLY: _evenly,
+            LOGITS: _weights_as_logits,
+            STANDS_IN: _next_product,
+            "There are n negatives in all. Each row needs n of its own.": (
+                lambda positives, weights, n, seed: _draw(weights[None, :], n, seed)[0]
+            ),
+            REPEATED: _one_draw_repeated,
+            SAME_SEED: lambda positives, weights, n, seed: _draw(
+                _allowed(positives, weights), n, 7
+            ),
+            NUMPY: _negatives_in_numpy,
+        },
     ),
     Exercise(
         id="3.5",
@@ -315,6 +543,52 @@ EXERCISES = [
             "tf.tensor_scatter_nd_update(self.seen, positions, ones) takes positions of shape "
             "(many, 1) and returns a new tensor; self.seen.assign keeps it.",
         ),
-        check=check_coverage,
+        cases=coverage_cases,
+        use=watch_coverage,
+        mistakes={
+            "A product that is shown twice is one product. Mark it with 1, do not count it.": (
+                _coverage(
+                    lambda tf, self, y_true, y_pred: self.seen.assign_add(_marks(tf, self, y_pred))
+                )
+            ),
+            "Only the last batch counts. Add to what is marked, do not replace it.": (
+                _coverage(
+                    lambda tf, self, y_true, y_pred: self.seen.assign(
+                        tf.minimum(_marks(tf, self, y_pred), 1.0)
+                    )
+                )
+            ),
+            "This is the mean over batches. A product that any batch shows is covered.": (
+                _coverage(
+                    _mean_over_batches,
+                    lambda self: np.mean(self.seen) / max(1.0, float(self.batches)),
+                )
+            ),
+            "These are the k worst of each row. Take those with the largest scores.": (
+                _coverage(
+                    lambda tf, self, y_true, y_pred: _mark(tf, self, _marks(tf, self, -y_pred))
+                )
+            ),
+            "Of equal scores more than k are marked. Each row shows k products.": (
+                _coverage(_mark_all_equal)
+            ),
+            "Coverage asks what is shown, not what was bought. y_true is not used.": (
+                _coverage(_mark_what_was_bought)
+            ),
+            "After reset_state something is left. Keep all state in self.seen, not in a set.": (
+                _coverage(_keep_in_set, lambda self: len(self.shown) / self.products)
+            ),
+            "After reset_state the batches of before still count. Keep all state in self.seen.": (
+                _coverage(_keep_in_attribute)
+            ),
+            "reset_state fails: the one that Keras brings sets single numbers back. A vector needs "
+            "its own: self.seen.assign(tf.zeros_like(self.seen)).": (
+                _coverage(
+                    lambda tf, self, y_true, y_pred: _mark(tf, self, _marks(tf, self, y_pred)),
+                    reset=False,
+                )
+            ),
+            NUMPY: _coverage(_mark_in_numpy),
+        },
     ),
 ]
