@@ -28,19 +28,22 @@ class Changed:
         return "a changed argument"
 
 
-def unless_changed(answer: Callable[..., Any], *arguments: Any, kept: tuple[Any, ...]) -> Any:
-    """Return ``answer(*arguments)``, or ``Changed`` if that changed one of ``kept``.
+def keeping(*places: int) -> Callable[..., Any]:
+    """Return a ``use`` for an exercise whose docstring says which arguments may not be changed.
 
-    For ``use`` of an exercise whose docstring says which arguments may not be changed.
+    It returns what the answer returns, or ``Changed`` if that changed one of those arguments.
 
     Args:
-        answer: the attendee's function.
-        arguments: what it is called with.
-        kept: those of ``arguments`` (arrays, tables) that must stay as they are.
+        places: of the arguments (arrays or tables) that must stay as they are; the first is 0.
     """
-    before = copy.deepcopy(kept)
-    result = answer(*arguments)
-    return result if all(map(_unchanged, kept, before)) else Changed()
+
+    def use(answer: Callable[..., Any], *arguments: Any) -> Any:
+        before = copy.deepcopy(arguments)
+        result = answer(*arguments)
+        kept = all(_unchanged(arguments[place], before[place]) for place in places)
+        return result if kept else Changed()
+
+    return use
 
 
 def _unchanged(now: Any, before: Any) -> bool:
@@ -156,7 +159,7 @@ def _dicts(got: dict, expected: dict, what: str, **tolerance: float) -> str:
     for key in got:
         if key not in expected:
             return f"{what} has a key too many: {key!r}."
-    found = (same(got[k], expected[k], what=f"{what}[{k!r}]", **tolerance) for k in expected)
+    found = (same(got[k], expected[k], what=f"{what} at [{k!r}]", **tolerance) for k in expected)
     return next(filter(None, found), "")
 
 
@@ -183,7 +186,7 @@ def _tables(got: pd.DataFrame, expected: pd.DataFrame, what: str, **tolerance: f
         return f"{what} has {len(got)} rows, where {len(expected)} are expected."
     for column in expected.columns:
         ours, theirs = got[column].tolist(), expected[column].tolist()
-        if said := _lists(ours, theirs, f"{what}, column {column!r},", **tolerance):
+        if said := _lists(ours, theirs, f"{what} in column {column!r}", **tolerance):
             return said
     return ""
 
@@ -196,7 +199,7 @@ def _lists(got: Any, expected: Any, what: str, **tolerance: float) -> str:
     if len(got) != len(expected):
         return _length(got, expected, what)
     found = (
-        same(mine, right, what=f"{what}[{place}]", **tolerance)
+        same(mine, right, what=f"{what} at [{place}]", **tolerance)
         for place, (mine, right) in enumerate(zip(got, expected, strict=True))
     )
     return next(filter(None, found), "")

@@ -19,6 +19,7 @@ from courseware.exercises.exercise import Exercise, Wrong
 from courseware.exercises.expect import same
 from courseware.exercises.source import reference
 
+_TEXT = 2_000  # characters of an error's message; one is kept for every case
 _TRACED = "Once TensorFlow traces it, as `fit` does: "
 
 
@@ -163,13 +164,14 @@ def own_line(error: BaseException, answer: Callable[..., Any]) -> str:
 
 def raised(error: BaseException, line: str) -> str:
     """Return a sentence on an error that an answer raised in its own ``line``."""
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = str(error)[:_TEXT]
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if isinstance(error, MemoryError):
         return "It wants too much memory. Look for a list that grows without end."
     if isinstance(error, NameError):
         said += ". Is it spelt right, and imported? After a restart run the cells above."
-    elif not line and isinstance(error, TypeError) and re.search(r"\bargument", str(error)):
-        return f"It cannot be called as the exercise says: {error}. Keep its line with def."
+    elif not line and isinstance(error, TypeError) and re.search(r"\bargument", text):
+        return f"It cannot be called as the exercise says: {text}. Keep its line with def."
     return f"It raised {said}"
 
 
@@ -218,11 +220,16 @@ def _shown(outcome: Outcome) -> Any:
 
 def _named(task: Exercise, arguments: tuple[Any, ...]) -> dict[str, Any]:
     """The arguments by the names that they have in the reference, or in ``use``."""
-    try:
-        names = list(inspect.signature(task.use or reference_of(task)).parameters)
-    except (TypeError, ValueError):
-        names = []
-    names = names[1:] if task.use else names
+    names = _parameters(task.use)[1:] if task.use else []
+    if len(names) < len(arguments):
+        names = _parameters(reference_of(task))
     if len(names) < len(arguments):
         names = [f"argument {number}" for number in range(1, len(arguments) + 1)]
     return dict(zip(names, arguments, strict=False))
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []

@@ -27,13 +27,9 @@ def ndcg_cases(rng: np.random.Generator) -> Iterator[tuple[list[int], set[int], 
     yield [1, 2, 3, 4, 5], {4, 5}, 3
     yield list(range(10)), set(range(20)), 10
     for _ in range(20):
-        products = rng.permutation(40).tolist()
-        relevant = set(products[: rng.integers(1, 9)])
-        yield (
-            rng.permutation(40).tolist()[: rng.integers(1, 25)],
-            relevant,
-            int(rng.integers(1, 15)),
-        )
+        shown, bought = (rng.permutation(40).tolist() for _ in range(2))
+        k = int(rng.integers(1, 30))
+        yield shown[: rng.integers(1, 41)], set(bought[: rng.integers(1, 30)]), k
 
 
 def _dcg(places: Iterable[int]) -> float:

@@ -50,18 +50,18 @@ WRONG = [
     ([123_456_789], [123_456_788], "at [0]: 123456789, where 123456788 is expected"),
     ([True, False], [1, 0], "holds bool, where numbers are expected"),
     ([1, 0], [True, False], "where True or False are expected"),
-    (["a", 2], ["a", 1], "The result[1] is wrong."),
-    ([[1], [2]], [[1], [2, 3]], "The result[1] has 1 entries, where 2 are expected."),
+    (["a", 2], ["a", 1], "The result at [1] is wrong."),
+    ([[1], [2]], [[1], [2, 3]], "The result at [1] has 1 entries, where 2 are expected."),
     ({"a": 1}, {"a": 1, "b": 2}, "has no key 'b'"),
     ({"a": 1, "c": 2}, {"a": 1}, "a key too many: 'c'"),
-    ({"a": [1, 2]}, {"a": [1, 3]}, "The result['a'] has a wrong value at [1]"),
+    ({"a": [1, 2]}, {"a": [1, 3]}, "The result at ['a'] has a wrong value at [1]"),
     ({1}, {1, 2}, "is missing 2"),
     ({1, 3}, {1}, "holds 3, which should not be there"),
     (TABLE[["user"]], TABLE, "has no column 'price'"),
     (TABLE.assign(x=1), TABLE, "a column too many: 'x'"),
     (TABLE[:1], TABLE, "has 1 rows, where 2 are expected"),
-    (TABLE[::-1], TABLE, "column 'user', has a wrong value at [0]"),
-    ([pd.Timestamp(2024, 1, 1)], [pd.Timestamp(2024, 1, 2)], "The result[0] is wrong."),
+    (TABLE[::-1], TABLE, "in column 'user' has a wrong value at [0]"),
+    ([pd.Timestamp(2024, 1, 1)], [pd.Timestamp(2024, 1, 2)], "The result at [0] is wrong."),
 ]
 
 
