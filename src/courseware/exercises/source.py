@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from courseware.course import installed
 from courseware.errors import LabError
 from courseware.exercises.exercise import section_of
 
@@ -39,6 +40,36 @@ def reference(course: Path, exercise: str) -> Callable[..., Any]:
         LabError: if its lab or its cell is missing.
     """
     return answer_in(cells_of(course, exercise), exercise)
+
+
+def changed(exercise: str, edits: dict[str, str]) -> Callable[..., Any]:
+    """Return the lab's solution of ``exercise`` with pieces of its text replaced: a mistake.
+
+    The source is read at the first call.
+
+    Args:
+        exercise: its id.
+        edits: text of the solution -> what stands in its place, wherever it occurs.
+
+    Raises:
+        LabError: at a call, if the solution does not hold one of the texts.
+    """
+
+    def mistake(*arguments: Any) -> Any:
+        return _changed(exercise, tuple(edits.items()))(*arguments)
+
+    return mistake
+
+
+@cache
+def _changed(exercise: str, edits: tuple[tuple[str, str], ...]) -> Callable[..., Any]:
+    cells = cells_of(installed().folder, exercise)
+    own = exercise_cell(cells, exercise)
+    for text, other in edits:
+        if text not in own.source:
+            raise LabError(f"The solution of {exercise} does not hold {text!r}.")
+        own.source = own.source.replace(text, other)
+    return answer_in(cells, exercise)
 
 
 def answer_in(cells: list[Any], exercise: str) -> Callable[..., Any]:

@@ -1,7 +1,6 @@
 """Exercises of lab 1: NDCG@k, a split in time, a filter, and the stage that loses most."""
 
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 
 from courseware.exercises import Exercise
 from courseware.exercises.expect import same
+from courseware.exercises.source import changed
 
 # 1.1
 
@@ -32,22 +32,9 @@ def ndcg_cases(rng: np.random.Generator) -> Iterator[tuple[list[int], set[int], 
         yield shown[: rng.integers(1, 41)], set(bought[: rng.integers(1, 30)]), k
 
 
-def _dcg(places: Iterable[int]) -> float:
-    return float(sum(1 / np.log2(place + 1) for place in places))
-
-
-def _hits(recommended: list[int], relevant: set[int]) -> list[int]:
-    return [place for place, p in enumerate(recommended, start=1) if p in relevant]
-
-
-def _ndcg(hits: list[int], best: int) -> float:
-    return _dcg(hits) / _dcg(range(1, best + 1))
-
-
 # 1.2
 
-PAIR = ["user_id", "product_id"]
-COLUMNS = [*PAIR, "timestamp", "target"]
+COLUMNS = ["user_id", "product_id", "timestamp", "target"]
 
 
 def split_cases(
@@ -97,29 +84,6 @@ def same_parts(got: Any, expected: dict[str, pd.DataFrame], *_arguments: Any) ->
     return ""
 
 
-def _parts(rows: pd.DataFrame, valid: Any, test: Any) -> dict[str, pd.DataFrame]:
-    time = rows["timestamp"]
-    return {
-        "train": rows[time < valid],
-        "valid": rows[(time >= valid) & (time < test)],
-        "test": rows[time >= test],
-    }
-
-
-def _last(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.sort_values("timestamp").drop_duplicates(PAIR, keep="last")
-
-
-def _last_of(parts: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    return {name: _last(part) for name, part in parts.items()}
-
-
-def _without_new_users(rows: pd.DataFrame, valid: Any, test: Any) -> dict[str, pd.DataFrame]:
-    parts = _last_of(_parts(rows, valid, test))
-    known = parts["train"]["user_id"]
-    return {name: part[part["user_id"].isin(known)] for name, part in parts.items()}
-
-
 # 1.3
 
 
@@ -141,14 +105,6 @@ def filter_cases(rng: np.random.Generator) -> Iterator[tuple[np.ndarray, set[int
         ranked = rng.integers(0, 30, 25)
         seen, available = set(rng.choice(30, 8).tolist()), set(rng.choice(40, 40).tolist())
         yield ranked, seen, available, int(rng.integers(1, 15))
-
-
-def _allowed(ranked: Iterable[int], seen: Iterable[int], available: Iterable[int]) -> list[int]:
-    return [int(p) for p in ranked if p in available and p not in seen]
-
-
-def _different(products: Iterable[int]) -> list[int]:
-    return list(dict.fromkeys(int(p) for p in products))
 
 
 # 1.4
@@ -195,35 +151,6 @@ def _alive(stages: Stages, relevant: Users) -> list[int]:
     return [sum(map(len, relevant)), *survivors]
 
 
-def _by_stage(stages: Stages, losses: Iterable[float]) -> tuple[str, float]:
-    named = dict(zip(stages, losses, strict=True))
-    worst = max(named, key=lambda name: named[name])
-    return worst, float(named[worst])
-
-
-def _lost(stages: Stages, relevant: Users) -> np.ndarray:
-    return -np.diff(_alive(stages, relevant)) / sum(map(len, relevant))
-
-
-def _of_what_entered(stages: Stages, relevant: Users) -> tuple[str, float]:
-    alive = pairwise(_alive(stages, relevant))
-    return _by_stage(stages, [(before - now) / max(before, 1) for before, now in alive])
-
-
-def _of_candidates(stages: Stages, relevant: Users) -> tuple[str, float]:
-    sizes = [sum(map(len, lists)) for lists in stages.values()]
-    return _by_stage(stages, -np.diff([sizes[0], *sizes]) / sum(map(len, relevant)))
-
-
-def _averaged_over_users(stages: Stages, relevant: Users) -> tuple[str, float]:
-    losses = [
-        _lost({name: [lists[user]] for name, lists in stages.items()}, [bought])
-        for user, bought in enumerate(relevant)
-        if bought
-    ]
-    return _by_stage(stages, np.mean(losses, axis=0))
-
-
 EXERCISES = [
     Exercise(
         id="1.1",
@@ -237,39 +164,34 @@ EXERCISES = [
         cases=ndcg_cases,
         mistakes={
             "It divides by a list with a hit for each relevant product. The perfect list has only "
-            "k places: min(k, len(relevant)) hits.": (
-                lambda shown, relevant, k: _ndcg(_hits(shown[:k], relevant), len(relevant))
+            "k places: min(k, len(relevant)) hits.": changed(
+                "1.1", {"min(k, len(relevant))": "len(relevant)"}
             ),
             "It divides by a list of k hits. There may be fewer relevant products: the perfect "
-            "list has min(k, len(relevant)) hits.": (
-                lambda shown, relevant, k: _ndcg(_hits(shown[:k], relevant), k)
-            ),
+            "list has min(k, len(relevant)) hits.": changed("1.1", {"min(k, len(relevant))": "k"}),
             "It divides by the hits that this list has, moved to the top. The perfect list has "
-            "min(k, len(relevant)) hits, found or not.": (
-                lambda shown, relevant, k: _ndcg(
-                    _hits(shown[:k], relevant), max(1, len(_hits(shown[:k], relevant)))
-                )
+            "min(k, len(relevant)) hits, found or not.": changed(
+                "1.1",
+                {
+                    "min(k, len(relevant))": "len(relevant & set(recommended[:k]))",
+                    "gained / best": "gained / best if gained else 0.0",
+                },
             ),
-            "This is DCG@k. Divide it by that of a perfect list.": (
-                lambda shown, relevant, k: _dcg(_hits(shown[:k], relevant))
+            "This is DCG@k. Divide it by that of a perfect list.": changed(
+                "1.1", {"gained / best": "gained"}
             ),
-            "A hit counts the same on every place. On place r it counts 1 / log2(r + 1).": (
-                lambda shown, relevant, k: len(_hits(shown[:k], relevant)) / min(k, len(relevant))
+            "A hit counts the same on every place. On place r it counts 1 / log2(r + 1).": changed(
+                "1.1", {"1 / np.log2(place + 1)": "1"}
             ),
-            "Hits below place k are counted. Cut the list at k first.": (
-                lambda shown, relevant, k: _ndcg(_hits(shown, relevant), min(k, len(relevant)))
+            "Hits below place k are counted. Cut the list at k first.": changed(
+                "1.1", {"recommended[:k]": "recommended"}
             ),
             "The list and the perfect list use different logarithms. Use the same for both.": (
-                lambda shown, relevant, k: (
-                    _ndcg(_hits(shown[:k], relevant), min(k, len(relevant))) / np.log(2)
-                )
+                changed("1.1", {"gained / best": "gained / np.log(2) / best"})
             ),
             "The first place counts 1 / log2(3) here. Counted from 1, place r counts "
-            "1 / log2(r + 1); counted from 0, 1 / log2(i + 2).": (
-                lambda shown, relevant, k: (
-                    _dcg(place + 1 for place in _hits(shown[:k], relevant))
-                    / _dcg(range(2, min(k, len(relevant)) + 2))
-                )
+            "1 / log2(r + 1); counted from 0, 1 / log2(i + 2).": changed(
+                "1.1", {"log2(place + 1)": "log2(place + 2)"}
             ),
         },
     ),
@@ -284,36 +206,29 @@ EXERCISES = [
         same=same_parts,
         mistakes={
             "A row of a later part deleted one of training. Cut first, then remove repeated rows "
-            "inside each part.": lambda rows, valid, test: _parts(_last(rows), valid, test),
-            "A row of training deleted one of a later part. Remove repeated rows inside each part "
-            "only.": lambda rows, valid, test: _parts(
-                pd.concat(_last_of(_parts(rows, valid, test)).values()).drop_duplicates(PAIR),
-                valid,
-                test,
+            "inside each part.": changed(
+                "1.2",
+                {
+                    'sort_values("timestamp")': 'sort_values("timestamp").drop_duplicates('
+                    '["user_id", "product_id"], keep="last")'
+                },
             ),
-            "Rows of users that training never saw are gone. They stay.": _without_new_users,
+            "Rows of users that training never saw are gone. They stay.": changed(
+                "1.2", {"part.drop": 'part[part["user_id"].isin(parts["train"]["user_id"])].drop'}
+            ),
             "A row at the very first moment of a part is in the part before it. Compare with >= "
-            "there.": lambda rows, valid, test: _last_of(
-                _parts(rows, valid + pd.Timedelta(1, "ns"), test + pd.Timedelta(1, "ns"))
-            ),
+            "there.": changed("1.2", {"< ": "<= ", ">= ": "> "}),
             'The rows of "test" are in "valid" as well. "valid" ends where "test" begins.': (
-                lambda rows, valid, test: (
-                    _last_of(_parts(rows, valid, test))
-                    | {"valid": _last(rows[rows["timestamp"] >= valid])}
-                )
+                changed("1.2", {' & (rows["timestamp"] < test)': ""})
             ),
-            "A user and a product occur twice in one part. Keep the latest row only.": _parts,
+            "A user and a product occur twice in one part. Keep the latest row only.": changed(
+                "1.2", {'.drop_duplicates(["user_id", "product_id"], keep="last")': ""}
+            ),
             "Of repeated rows the last in the table stays, not the latest. Sort by time first.": (
-                lambda rows, valid, test: {
-                    name: part.drop_duplicates(PAIR, keep="last")
-                    for name, part in _parts(rows, valid, test).items()
-                }
+                changed("1.2", {'rows.sort_values("timestamp")': "rows"})
             ),
-            "Of repeated rows the earliest stays. Keep the latest.": (
-                lambda rows, valid, test: {
-                    name: part.sort_values("timestamp").drop_duplicates(PAIR)
-                    for name, part in _parts(rows, valid, test).items()
-                }
+            "Of repeated rows the earliest stays. Keep the latest.": changed(
+                "1.2", {', keep="last"': ""}
             ),
         },
     ),
@@ -327,31 +242,29 @@ EXERCISES = [
         cases=filter_cases,
         mistakes={
             "The ranking was cut at n before it was filtered, so too few are left. Go on down the "
-            "ranking until n products are found.": (
-                lambda ranked, seen, available, n: _different(_allowed(ranked[:n], seen, available))
-            ),
+            "ranking until n products are found.": changed("1.3", {"in ranked:": "in ranked[:n]:"}),
             "The list was cut at n before repeated products were removed, so too few are left. "
-            "Remove repeats first.": (
-                lambda ranked, seen, available, n: _different(_allowed(ranked, seen, available)[:n])
+            "Remove repeats first.": changed(
+                "1.3",
+                {
+                    " and product not in allowed": "",
+                    "return allowed": "return list(dict.fromkeys(allowed))",
+                },
             ),
-            "A product that the user already had came out.": (
-                lambda ranked, _seen, available, n: _different(_allowed(ranked, (), available))[:n]
+            "A product that the user already had came out.": changed(
+                "1.3", {" and product not in seen": ""}
             ),
-            "A product that is not for sale came out.": (
-                lambda ranked, seen, _available, n: _different(_allowed(ranked, seen, ranked))[:n]
+            "A product that is not for sale came out.": changed(
+                "1.3", {"product in available and ": ""}
             ),
-            "A product came out twice.": (
-                lambda ranked, seen, available, n: _allowed(ranked, seen, available)[:n]
+            "A product came out twice.": changed("1.3", {" and product not in allowed": ""}),
+            "A product came out twice. It is compared with the one before it only: compare with "
+            "all that were kept.": changed("1.3", {"not in allowed": "not in allowed[-1:]"}),
+            "Of a repeated product the last place counts here. The first one counts.": changed(
+                "1.3", {"in ranked:": "in reversed(list(dict.fromkeys(reversed(ranked)))):"}
             ),
-            "Of a repeated product the last place counts here. The first one counts.": (
-                lambda ranked, seen, available, n: _different(
-                    _allowed(ranked[::-1], seen, available)
-                )[::-1][:n]
-            ),
-            "The products are not in the order of the ranking.": (
-                lambda ranked, seen, available, n: sorted(set(_allowed(ranked, seen, available)))[
-                    :n
-                ]
+            "The products are not in the order of the ranking.": changed(
+                "1.3", {"in ranked:": "in sorted(ranked):"}
             ),
         },
     ),
@@ -367,28 +280,37 @@ EXERCISES = [
         cases=loss_cases,
         mistakes={
             "The loss is divided by the purchases that entered the stage. Divide by all "
-            "purchases.": _of_what_entered,
-            "The first stage can lose as well. Before it, all purchases survive.": (
-                lambda stages, relevant: _by_stage(stages, [0, *_lost(stages, relevant)[1:]])
+            "purchases.": changed("1.4", {"/ everything": "/ max(before, 1)"}),
+            "The first stage can lose as well. Before it, all purchases survive.": changed(
+                "1.4", {"before - surviving": "before - surviving if losses else 0"}
             ),
-            "It counts the candidates that a stage removes. Only relevant products count.": (
-                _of_candidates
+            "It counts the candidates that a stage removes. Only relevant products count.": changed(
+                "1.4",
+                {
+                    "bought & set(products)": "products",
+                    "before - surviving": "before - surviving if losses else 0",
+                },
             ),
-            "It averages over users. Count purchases: who bought more counts more.": (
-                _averaged_over_users
+            "It averages over users. Count purchases: who bought more counts more.": changed(
+                "1.4",
+                {
+                    "set(products))": "set(products)) / max(len(bought), 1)",
+                    "len(bought) for": "len(bought) > 0 for",
+                },
             ),
             "It adds up the losses of all stages so far. Compare each stage with the one before "
-            "it.": lambda stages, relevant: _by_stage(stages, np.cumsum(_lost(stages, relevant))),
-            "A stage that gains is taken for one that loses. A gain is a loss below 0.": (
-                lambda stages, relevant: _by_stage(stages, np.abs(_lost(stages, relevant)))
+            "it.": changed("1.4", {"before = surviving": "pass"}),
+            "A stage that gains is taken for one that loses. A gain is a loss below 0.": changed(
+                "1.4", {"(before - surviving)": "abs(before - surviving)"}
             ),
-            "Of equal losses the later stage is named. Name the earlier one.": (
-                lambda stages, relevant: _by_stage(
-                    dict(reversed(stages.items())), _lost(stages, relevant)[::-1]
-                )
+            "Nothing is lost, and no stage is named. Name the first one then.": changed(
+                "1.4", {"return worst,": 'return worst if losses[worst] > 0 else "",'}
             ),
-            "The second value is a number of purchases. Divide it by all purchases.": (
-                lambda stages, relevant: _by_stage(stages, -np.diff(_alive(stages, relevant)))
+            "Of equal losses the later stage is named. Name the earlier one.": changed(
+                "1.4", {"max(losses,": "max(reversed(losses),"}
+            ),
+            "The second value is a number of purchases. Divide it by all purchases.": changed(
+                "1.4", {" / everything": ""}
             ),
         },
     ),

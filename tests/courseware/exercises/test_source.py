@@ -3,7 +3,13 @@ import pytest
 from courseware.authoring.read import read_source
 from courseware.course import Course
 from courseware.errors import LabError
-from courseware.exercises.source import definitions_above, read_cells, reference, solution
+from courseware.exercises.source import (
+    changed,
+    definitions_above,
+    read_cells,
+    reference,
+    solution,
+)
 from tests.conftest import COURSE
 
 SOURCE = """
@@ -81,3 +87,11 @@ def test_a_solution_is_found_in_a_further_notebook(small_course):
         solution(course, "9.3")
     with pytest.raises(LabError, match="The source of section 7 is missing"):
         solution(course, "7.1")
+
+
+def test_a_mistake_can_be_an_edit_of_the_solution():
+    forgets_k = changed("1.1", {"recommended[:k]": "recommended"})
+    assert reference(COURSE, "1.1")([8, 7], {7}, 1) == 0
+    assert forgets_k([8, 7], {7}, 1) == pytest.approx(0.6309, abs=1e-4)
+    with pytest.raises(LabError, match="The solution of 1.1 does not hold 'nothing of the kind'"):
+        changed("1.1", {"nothing of the kind": ""})([8, 7], {7}, 1)
