@@ -64,7 +64,7 @@ def measure(workspace: Workspace, folder: Path, requests: int) -> dict[str, floa
     """Return the figures that the module's docstring promises."""
     from multistage.serving.operators import OrderByScore
     from multistage.serving.runtime import ServingRuntime
-    from multistage.serving.stock import calmly
+    from multistage.serving.stock import without_output
 
     lab = Course.read(workspace.course).find([5])[0]
     four_stages, stock_graph = definitions(lab, "four_stages", "stock_graph")
@@ -74,7 +74,7 @@ def measure(workspace: Workspace, folder: Path, requests: int) -> dict[str, floa
     everybody = users["user_id"].sample(frac=1, random_state=0).to_numpy()
     columns = [c for c in users if c not in ("user_id", "event_timestamp", "seen", "bought")]
     store = open_store(workspace.folder / "serving" / "feature_repository")
-    with calmly():
+    with without_output():
         stock = stock_graph(store, exported, columns, workspace.profile.candidates)
     stock.export(str(folder / "stock"))
     with TritonServer(folder / "stock") as server:

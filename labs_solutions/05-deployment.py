@@ -132,7 +132,7 @@ from merlin.systems.dag.ops.feast import QueryFeast
 from merlin.systems.dag.ops.session_filter import FilterCandidates
 from merlin.systems.dag.ops.softmax_sampling import SoftmaxSampling
 from merlin.systems.dag.ops.unroll_features import UnrollFeatures
-from multistage.serving.stock import PredictHere, calmly
+from multistage.serving.stock import PredictHere, without_output
 
 candidates = workspace.profile.candidates
 
@@ -156,7 +156,7 @@ def stock_graph(store, exported, columns, candidates):
 
 
 user_columns = [c for c in users if c not in ("user_id", "event_timestamp", "seen", "bought")]
-with calmly():  # QueryFeast materialises anew, and says so
+with without_output():  # QueryFeast materialises again, and prints it
     stock = stock_graph(store, exported, user_columns, candidates)
 
 # %% [markdown]
@@ -177,7 +177,7 @@ def ask_stock(*user_ids):
         "hour": np.full(size, context["hour"]["12"]),
         "weekday": np.full(size, context["weekday"]["4"]),
     }
-    with calmly():
+    with without_output():
         return stock.transform(TensorTable(request), runtime=Runtime())
 
 
@@ -431,8 +431,8 @@ pd.DataFrame(
 # ## Look inside
 #
 # Select a user and see the result of each stage: what retrieval found, what the filter removed and
-# why, the ranker's scores, and the products shown. In the simulated shop, `taste` is the product's
-# rank among **all** products by this user's true purchase probability.
+# why, the ranker's scores, and the products shown. In the simulated shop, `true_rank` is the
+# product's rank among **all** products by this user's true purchase probability.
 
 # %%
 from multistage.explorer import explain, stage_explorer

@@ -1,4 +1,4 @@
-"""The machine: what must be in place before TensorFlow and Merlin are imported.
+"""Set up the machine before TensorFlow and Merlin are imported.
 
 No lab mentions a device. ``quiet`` calls :func:`set_up_device`, and the profile has the sizes.
 
@@ -15,9 +15,9 @@ from multistage.errors import CourseError
 
 # Set to 1, Merlin and NVTabular work on cuDF where it is installed. The labs expect pandas.
 CUDF = "MULTISTAGE_CUDF"
-# Dask's settings: merlin-core counts GPUs through the one, XGBoost's workers meet at the other.
+# Dask's settings: merlin-core counts GPUs through NVML, XGBoost's workers connect to SCHEDULER.
 NVML = "distributed.diagnostics.nvml"
-MEET = "xgboost.scheduler_address"
+SCHEDULER = "xgboost.scheduler_address"
 
 
 def set_up_device() -> None:
@@ -29,16 +29,16 @@ def set_up_device() -> None:
     * CUDA's libraries are found in the ``nvidia-*-cu11`` wheels: TensorFlow 2.12 does not look
       there. XLA, which Keras' optimizers use on a GPU, finds its own part there too.
     * merlin-core is told that there is no GPU. Where it counts one it expects cuDF, a cluster of
-      CUDA workers, and a TensorFlow built for it, and stumbles over whichever is missing.
+      CUDA workers, and a TensorFlow built for it, and fails if one of them is missing.
       TensorFlow, XGBoost and FAISS find the GPU by themselves.
-    * XGBoost's workers meet on the loopback. By itself it looks up this machine's name, fails
+    * XGBoost's workers connect over the loopback. By itself it looks up this machine's name, fails
       where that has no address, and else listens for the whole network.
     """
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     if os.environ.get(CUDF) != "1":
         _set_dask(NVML, False)
-    if _variable(MEET) not in os.environ:
-        _set_dask(MEET, "127.0.0.1")
+    if _variable(SCHEDULER) not in os.environ:
+        _set_dask(SCHEDULER, "127.0.0.1")
     if wheels := _wheels():
         load_libraries(sorted(wheels.glob("*/lib/lib*.so*")))
         if (wheels / "cuda_nvcc").is_dir():

@@ -1,4 +1,4 @@
-"""Look into one answer: what each of the four stages did for one user."""
+"""Explain one answer: what each of the four stages did for one user."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,12 @@ def explain(
     k: int = 10,
     truth: "Truth | None" = None,
 ) -> tuple[FallbackStatus, pd.DataFrame]:
-    """Return the user's fallback status, and one row a product that any stage touched.
+    """Return the user's fallback status, and one row per product that any stage handled.
 
     Columns: ``product_id``; ``retrieved``, the place in retrieval, from 1, missing if it was filled
-    in later; ``filter``, what stage two decided; ``score``; ``place``, from 1, among the products
-    offered; with ``truth``, ``taste``: the rank, from 1, of the product in the whole catalogue by
-    what this user would really buy. Ordered by place, then by score, then as retrieved.
+    in later; ``filter``, the result of the filter; ``score``; ``place``, from 1, among the products
+    offered; with ``truth``, ``true_rank``: the product's rank, from 1, in the whole catalogue by
+    this user's true purchase probability. Ordered by place, then by score, then as retrieved.
     """
     recommender.run(np.array([user_id]), np.array([float(time)]), np.array([k], "int32"))
     table = {step.operator: step.table for step in recommender.runtime.steps}
@@ -46,9 +46,9 @@ def explain(
     rows["score"] = rows["product_id"].map(dict(zip(kept, scores, strict=True)))
     rows["place"] = rows["product_id"].map(_places(offered)).astype("Int64")
     if truth is not None and status == FallbackStatus.PERSONAL:
-        liking = truth.purchase_intensity(np.array([user_id]))[0]
-        rank = pd.Series(liking, index=truth.product_ids).rank(ascending=False, method="first")
-        rows["taste"] = rows["product_id"].map(rank).astype("Int64")
+        intensity = truth.purchase_intensity(np.array([user_id]))[0]
+        rank = pd.Series(intensity, index=truth.product_ids).rank(ascending=False, method="first")
+        rows["true_rank"] = rows["product_id"].map(rank).astype("Int64")
     return status, rows.sort_values(
         ["place", "score", "retrieved"], ascending=[True, False, True], ignore_index=True
     )
@@ -82,11 +82,11 @@ def stage_explorer(
     time: float,
     truth: "Truth | None" = None,
 ) -> Any:
-    """Return a widget: pick a user, see what each stage did.
+    """Return a widget that shows what each stage did for a selected user.
 
     Args:
         recommender: answers in this process.
-        users: ids to choose from; one that the feature store does not know is a good idea.
+        users: ids to choose from; include one that the feature store does not know.
         catalog: ``product_id`` and columns to describe a product by.
         time: of the request, seconds since 1970.
         truth: of the simulated shop, if known.

@@ -7,7 +7,7 @@ from multistage.errors import CourseError
 
 @dataclass(frozen=True)
 class Profile:
-    """How large everything is. A lab branches on nothing else."""
+    """Sizes. A lab depends on the machine only through these."""
 
     name: str
     seed: int = 42
@@ -21,10 +21,10 @@ class Profile:
     retrieval_epochs: int = 3
     retrieval_learning_rate: float = 4e-3
     ranking_epochs: int = 2
-    negatives: int = 30  # a person, when a ranker is trained for a pipeline
+    negatives: int = 30  # per user, when a ranker is trained for a pipeline
     tree_device: str = "cpu"  # XGBoost's; it does not look for a GPU by itself
     # serving
-    candidates: int = 100  # products that retrieval hands to the next stage
+    candidates: int = 100  # products per user that the ranker scores
     requests: int = 300
 
 
@@ -42,7 +42,7 @@ PROFILES = {
     "laptop": Profile("laptop"),
     "gpu": Profile(
         "gpu",
-        users=20_000,  # labs compare whole catalogues: memory goes with users times products
+        users=20_000,  # memory grows with users times products
         products=3_000,
         batch_size=8_192,
         retrieval_batch_size=1_024,

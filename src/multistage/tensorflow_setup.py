@@ -1,4 +1,4 @@
-"""Set up TensorFlow and Merlin for notebooks: no notices, the GPU, and no needless waiting."""
+"""Set up TensorFlow and Merlin for notebooks: no notices, the GPU, and shorter waiting times."""
 
 import gc
 import logging
@@ -10,8 +10,8 @@ from typing import Any
 from multistage.device import set_up_device
 from multistage.loopback import bypass_proxies
 
-# Loggers that tell of what nobody can change, or of a first start that takes long.
-_TALKATIVE = ("absl", "tensorflow", "merlin", "distributed", "feast", "matplotlib.font_manager")
+# Loggers of notices about which the user can do nothing.
+_LOGGERS = ("absl", "tensorflow", "merlin", "distributed", "feast", "matplotlib.font_manager")
 
 
 def quiet() -> None:
@@ -28,7 +28,7 @@ def quiet() -> None:
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that a lab starts
     warnings.filterwarnings("ignore")
-    for name in _TALKATIVE:
+    for name in _LOGGERS:
         # a filter, not a level: TensorFlow sets its own level when it is imported in a notebook
         logging.getLogger(name).addFilter(_is_error)
     _compiled_protobuf()
@@ -41,7 +41,7 @@ def _compiled_protobuf() -> None:
     """Import protobuf's compiled implementation before Merlin asks for the one in pure Python.
 
     Merlin does so in the environment, where every process started later finds it, the server and
-    its models included. Features of 32 users then take 8 ms to read in place of 3.
+    its models included. Features of 32 users then take 8 ms to read instead of 3.
     """
     os.environ.pop("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", None)
     import google.protobuf.internal.api_implementation  # noqa: F401
@@ -52,7 +52,7 @@ def _is_error(entry: logging.LogRecord) -> bool:
 
 
 def lean_tensorflow() -> None:
-    """Switch off two helpers of TensorFlow that cost a small model more than they give it.
+    """Switch off two optimisations of TensorFlow that take longer than they save for small models.
 
     **AutoGraph, on Merlin's code.** It rewrites all Python that a traced function calls, in search
     of branches and loops over tensors. Merlin's models have none, and the rewriting takes longer

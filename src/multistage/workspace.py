@@ -1,8 +1,8 @@
-"""Where artifacts live, and the manifest that each carries.
+"""Artifacts: where they are, and the manifest that each has.
 
-An artifact is a folder that one section hands to the next. It is written aside and renamed when
-complete, and it carries its own ``manifest.json``: who made it, from which data, and the sha256 of
-every file in it. Nothing is read whose checksum the manifest does not know.
+An artifact is a folder that one section makes for later ones. It is written under another name and
+renamed when complete, and it has its own ``manifest.json``: who made it, from which data, and the
+sha256 of every file in it. Files whose checksum is not in the manifest are not read.
 """
 
 import errno
@@ -64,7 +64,7 @@ def find_course(start: Path | str | None = None) -> Path:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact says of itself; stored in it as ``manifest.json``."""
+    """The description of an artifact; stored in it as ``manifest.json``."""
 
     name: str
     producer: str
@@ -112,7 +112,7 @@ class Workspace:
             name: such as ``"export/index"``; the path of the artifact in the workspace.
             producer: the section that makes it, such as ``"04-retrieval-and-ranking"``.
 
-        If the body raises, the old artifact stays as it was and nothing new is seen.
+        If the body raises, the old artifact stays as it was.
         """
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

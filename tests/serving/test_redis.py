@@ -85,9 +85,9 @@ def test_repositories_that_share_a_redis_keep_their_rows_apart(store, user_featu
     [
         ("6379", "expected host:port, such as 127.0.0.1:6379"),
         ("127.0.0.1:redis", "expected host:port"),
-        ("127.0.0.1:1", "nobody answers there"),
-        ("127.0.0.1:65536", "nobody answers there"),
-        ("no-such-host.invalid:6379", "nobody answers there"),
+        ("127.0.0.1:1", "no server answers there"),
+        ("127.0.0.1:65536", "no server answers there"),
+        ("no-such-host.invalid:6379", "no server answers there"),
     ],
 )
 def test_a_redis_that_cannot_be_used_is_named(monkeypatch, named, words):

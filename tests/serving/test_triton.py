@@ -239,7 +239,7 @@ def test_moved_with_its_sources_gone_beside_a_first_server_then_killed_and_resta
         group = os.getpgid(second.pid)
         os.kill(second.pid, signal.SIGKILL)
         wait_until(lambda: not second.running)
-        with pytest.raises(ServerError, match="Nobody answers at 127"):
+        with pytest.raises(ServerError, match="No server answers at 127"):
             client.recommend(users[:1])
     second.start()
     with Client(second.grpc_url) as client:
@@ -248,7 +248,7 @@ def test_moved_with_its_sources_gone_beside_a_first_server_then_killed_and_resta
         backend = psutil.Process(pid).children(recursive=True)[-1]
         backend.kill()  # as the kernel does where memory runs out: Triton itself goes on
         wait_until(lambda: not second.running)
-        with pytest.raises(ServerError, match=r"Nobody answers .* is not healthy"):
+        with pytest.raises(ServerError, match=r"No server answers .* is not healthy"):
             client.recommend(users[:1])
     second.stop()
     second.stop()

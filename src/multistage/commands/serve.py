@@ -77,7 +77,7 @@ def command(
         if asked_to_stop.is_set():
             raise KeyboardInterrupt
         raise CourseError(
-            f"The server is gone. Start it again with lab serve.\n{server.last_words}"
+            f"The server is gone. Start it again with lab serve.\n{server.log_errors}"
         )
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

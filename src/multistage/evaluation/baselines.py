@@ -1,4 +1,4 @@
-"""Baselines that are hard to beat. Each takes purchases, and scores users by their history.
+"""Baselines. Each takes purchases, and scores users by their history.
 
 ``purchases`` is an ``(n_users, n_items)`` 0/1 matrix to learn from; ``history`` an ``(m, n_items)``
 0/1 matrix of the users to score, who need not be among those learned from. Scores come as an
@@ -92,8 +92,8 @@ def bpr(
 ) -> Scores:
     """Score by matrix factorisation with the BPR loss (Rendle et al. 2009).
 
-    It has a vector for each user that it learned from and folds nobody in: a user without
-    purchases gets the mean user's.
+    It has a vector for each user of the training data and cannot fold in others: a user without
+    purchases gets the mean of the users' vectors.
 
     Args:
         purchases: to learn from.

@@ -2,7 +2,7 @@
 
 For each user who bought something in the held-out part: rank the whole catalogue as known at the
 end of training, without the products that the user has a training row with. Relevant is what the
-user then bought. Products that appeared later are in nobody's catalogue and count for nobody.
+user then bought. Products that appeared later are not in the catalogue and do not count.
 """
 
 from dataclasses import dataclass, replace
@@ -67,14 +67,14 @@ class Holdout:
         """``(n,)`` whether each user has a training row; the others are cold."""
         return np.diff(self.seen.indptr) > 0
 
-    def of(self, people: NDArray[np.int64]) -> "Holdout":
-        """Return the task of some people only, given by their positions."""
+    def of(self, users: NDArray[np.int64]) -> "Holdout":
+        """Return the task of some users only, given by their positions."""
         return replace(
             self,
-            user_ids=self.user_ids[people],
-            history=self.history[people],
-            seen=self.seen[people],
-            relevant=self.relevant[people],
+            user_ids=self.user_ids[users],
+            history=self.history[users],
+            seen=self.seen[users],
+            relevant=self.relevant[users],
         )
 
     def top_k(self, scores: NDArray[np.floating], k: int) -> NDArray[np.int64]:

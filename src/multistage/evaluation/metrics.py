@@ -95,7 +95,7 @@ def bootstrap_interval(
     """Return a percentile bootstrap interval of the mean of ``values`` (Efron 1979).
 
     Args:
-        values: one value a user; NaNs are left out.
+        values: one value per user; NaNs are left out.
         level: the share of bootstrap means inside the interval.
         samples: how many times the users are drawn anew, with replacement.
         seed: same seed, same interval.

@@ -1,4 +1,4 @@
-"""Candidates from several sources, and what their scores tell a ranker."""
+"""Candidates from several sources, and features for the ranker from their scores."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -34,7 +34,7 @@ def fuse(lists: Sequence[NDArray[np.int64]], k: int) -> tuple[NDArray[np.int64],
 
 @cache
 def _gains(*lengths: int) -> NDArray[np.float64]:
-    """Return what each place of lists of these lengths, one after the other, is worth."""
+    """Return the gain of each place of these lists, concatenated."""
     return np.concatenate([1 / (FUSION + 1 + np.arange(length)) for length in lengths])
 
 
@@ -72,15 +72,14 @@ def _fuse(ids, gain, best, total):  # noqa: ANN001, ANN202
 def list_features(
     scores: Mapping[str, NDArray[np.floating]], there: NDArray[np.bool_]
 ) -> dict[str, NDArray[np.float32]]:
-    """Return what each source's scores say of a candidate among the candidates of its list.
+    """Return features of each source's scores, relative to the candidates of the same list.
 
-    Sources have scales of their own, and one person's scores lie higher than another's. So a score
-    is told by its distance from the list's mean, in the list's standard deviations, and by its
-    rank.
+    Scores of different sources, and of different users, have different scales. So a score is given
+    as its distance from the list's mean, in the list's standard deviations, and as its rank.
 
     Args:
         scores: for each source ``(n, k)`` scores of the candidates.
-        there: ``(n, k)`` whether a place holds a candidate; the others count for nothing.
+        there: ``(n, k)`` whether a place holds a candidate; other places are ignored.
 
     Returns:
         ``<source>_score`` and ``<source>_rank`` (``log(1 + rank)``, 0 for the best) of each, both
@@ -108,7 +107,7 @@ def _describe(scores, there, distance, rank):  # noqa: ANN001, ANN202
             spread = np.sqrt(np.square(own - mean).mean()) + 1e-6
             for one in range(own.size):
                 distance[source, row, places[one]] = (own[one] - mean) / spread
-                # A hundred comparisons at once are sooner counted than sorted.
+                # For a hundred scores, counting the higher ones is faster than sorting.
                 ahead = 0
                 for other in range(one):
                     ahead += own[other] >= own[one]

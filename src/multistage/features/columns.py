@@ -16,7 +16,7 @@ def log_price(price: pd.Series) -> pd.Series:
 def relative_price(price: pd.Series, rows: pd.DataFrame) -> pd.Series:
     """Return the logarithm of the price over the mean price of its category, float32.
 
-    0.7 is twice as dear as usual in the category, -0.7 half as dear, 0 usual or unknown.
+    0.7 is twice the usual price of the category, -0.7 half of it, 0 the usual price or unknown.
 
     Args:
         price: of each row; may be null.

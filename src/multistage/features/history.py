@@ -1,7 +1,7 @@
-"""What was known of a user at a point in time.
+"""What was known about a user at a point in time.
 
-A training row may use only what came before it: an average over the whole of training would hold
-the row itself, and the model would lean on a figure that serving can never give. Rows of later
+A training row may use only what came before it: an average over the whole of training would include
+the row itself, and the model would depend on a value that serving can never provide. Rows of later
 splits get what a feature store would serve then: the state at the end of training.
 """
 
@@ -30,7 +30,7 @@ def add_user_history(interactions: pd.DataFrame) -> pd.DataFrame:
 
 
 def user_history(interactions: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a user: ``user_id`` and the same features at the end of ``interactions``."""
+    """Return one row per user: ``user_id`` and the same features at the end of ``interactions``."""
     rows = pd.DataFrame(
         {
             "user_id": interactions["user_id"],

@@ -1,4 +1,4 @@
-"""Fitting and saving NVTabular workflows and tables with no path of this machine in them."""
+"""Fit and save NVTabular workflows and tables without absolute paths in them."""
 
 import os
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def write_table(table: "Dataset", folder: Path) -> None:
 
 @contextmanager
 def _inside(folder: Path) -> Iterator[None]:
-    """Work in ``folder`` (contextlib's ``chdir``, which Python 3.10 lacks)."""
+    """Work in ``folder`` (contextlib's ``chdir``, missing in Python 3.10)."""
     before = Path.cwd()
     os.chdir(folder)
     try:

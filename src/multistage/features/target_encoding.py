@@ -1,4 +1,4 @@
-"""Target encoding done right: out of fold on training rows, one global value a key elsewhere."""
+"""Target encoding: out of fold on training rows, one value per key on all other rows."""
 
 from collections.abc import Sequence
 from pathlib import Path

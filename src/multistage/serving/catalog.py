@@ -1,4 +1,4 @@
-"""The products' side, in memory: feature columns, availability, popularity, request context."""
+"""The products, in memory: feature columns, availability, popularity, request context."""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-# Private, and what pandas' Index asks in the end: ten times as fast as a binary search.
+# Private; pandas' Index uses it internally. Ten times as fast as a binary search.
 from pandas._libs.hashtable import Int64HashTable
 
 

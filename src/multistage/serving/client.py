@@ -1,4 +1,4 @@
-"""Ask a served recommender over gRPC."""
+"""Query a served recommender over gRPC."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class ServerError(CourseError):
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer to one request; the first dimension is the users, in the order asked."""
+    """The answer to one request; the first dimension is the users, in the order of the request."""
 
     user_id: np.ndarray
-    ordered_ids: np.ndarray  # int64, (users, largest k); -1 where there is nothing to offer
+    ordered_ids: np.ndarray  # int64, (users, largest k); -1 where there is no product
     ordered_scores: np.ndarray  # float32, likewise; NaN there
     fallback_status: np.ndarray  # int8, (users,): see FallbackStatus
 
@@ -34,7 +34,7 @@ class Reply:
 def connect(grpc_url: str, local: bool = False) -> Any:
     """Return a ``tritonclient.grpc.InferenceServerClient`` for ``host:port``.
 
-    It uses the proxy that the environment names, if any, but never for a server of this machine.
+    It uses the environment's proxy, if any, but never for a server on this machine.
 
     Args:
         grpc_url: where the server is.
@@ -81,12 +81,13 @@ class Client:
 
         Args:
             users: raw user ids, known or not.
-            time: seconds since 1970 in UTC, one for all or one a user; by default the server's now.
-            k: how many products, one for all or one a user; by default the server's choice.
+            time: seconds since 1970 in UTC, one for all or one per user; by default the
+                server's current time.
+            k: how many products, one for all or one per user; by default the server's.
 
         Raises:
             RequestError: if ``users`` or ``k`` are no integers that fit; nothing is sent then.
-            ServerError: if the request was refused or nobody answered.
+            ServerError: if the request was refused or no server answered.
         """
         inputs = [self._input("user_id", _whole("users", users, "int64"), "INT64")]
         if time is not None:
@@ -100,12 +101,12 @@ class Client:
         return Reply(*(answer.as_numpy(name)[0] for name in Reply.__dataclass_fields__))
 
     def _reason(self, error: InferenceServerException) -> str:
-        said = error.message()
-        if error.status() == "StatusCode.UNAVAILABLE" or "is not healthy" in said:
-            return f"Nobody answers at {self._url}: start the server (again). It said: {said}"
+        message = error.message()
+        if error.status() == "StatusCode.UNAVAILABLE" or "is not healthy" in message:
+            return f"No server answers at {self._url}: start it (again). gRPC says: {message}"
         if error.status() == "StatusCode.DEADLINE_EXCEEDED":
             return f"No answer from {self._url} within {self._timeout:g} s."
-        return said
+        return message
 
     def _input(self, name: str, values: np.ndarray, kind: str) -> object:
         row = values[None]  # the server batches requests: each is one row
@@ -115,7 +116,7 @@ class Client:
 
 
 def _whole(name: str, values: Sequence[int] | np.ndarray | int, dtype: str) -> np.ndarray:
-    """Return ``values`` as ``dtype``, or refuse: a cast would ask for somebody else."""
+    """Return ``values`` as ``dtype``, or refuse: a cast could change a user's id."""
     array, limits = np.asarray(values), np.iinfo(dtype)
     if array.size and (
         array.dtype.kind not in "iu"

@@ -1,7 +1,7 @@
-"""The users' features in Feast: a generated repository, and a reader that costs little.
+"""The users' features in Feast: a generated repository, and a fast reader.
 
-The repository is a folder that may be moved: its registry and its configuration hold relative paths
-only. The default online store is a SQLite file inside it; another one is a matter of one setting.
+The repository is a folder that may be moved: its registry and its configuration hold only relative
+paths. The default online store is a SQLite file inside it; one setting chooses another.
 
 A general ``FeatureStore.get_online_features`` spends more than a millisecond on looking up feature
 views in the registry and checking types again at every request. ``OnlineUserFeatures`` does this
@@ -33,14 +33,14 @@ ENTITY = "user_id"
 SEEN, BOUGHT = "seen", "bought"
 TIME = "event_timestamp"
 SQLITE = {"type": "sqlite", "path": "online.db"}
-REDIS = "MULTISTAGE_REDIS"  # names the Redis server to use in place of SQLite, as host:port
+REDIS = "MULTISTAGE_REDIS"  # names the Redis server to use instead of SQLite, as host:port
 
 
 def online_store() -> dict[str, str]:
     """Return the online-store setting: the Redis server that ``REDIS`` names, else SQLite.
 
     Raises:
-        CourseError: if the variable is not ``host:port``, or nobody answers there.
+        CourseError: if the variable is not ``host:port``, or no server answers there.
     """
     named = os.environ.get(REDIS)
     if not named:
@@ -52,7 +52,7 @@ def online_store() -> dict[str, str]:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:
         raise CourseError(
-            f"{REDIS} names {named}, and nobody answers there ({error}). Start redis-server, or "
+            f"{REDIS} names {named}, but no server answers there ({error}). Start redis-server, or "
             f"unset {REDIS} to use SQLite."
         ) from None
     return redis(int(port), host)
@@ -71,7 +71,7 @@ def redis(port: int, host: str = "127.0.0.1", timeout: float = 0.05) -> dict[str
 
 
 def begin_repository(folder: Path, online_store: Mapping[str, Any]) -> None:
-    """Write ``feature_store.yaml``, which names the online store; forget an older registry."""
+    """Write ``feature_store.yaml``, which names the online store; delete an older registry."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in ("registry.db", "online.db"):
         (folder / old).unlink(missing_ok=True)
@@ -97,7 +97,7 @@ def feature_view(folder: Path, name: str, key: str, table: pd.DataFrame) -> list
         table: the key, ``event_timestamp`` in UTC, and features: integers (served as int64),
             other numbers (served as float32), or lists of int64.
     """
-    with _calmly():
+    with _without_warnings():
         from feast import Entity, FeatureView, Field, FileSource
         from feast.types import Array, Float32, Int64
         from feast.value_type import ValueType
@@ -121,7 +121,7 @@ def feature_view(folder: Path, name: str, key: str, table: pd.DataFrame) -> list
 
 def open_store(folder: Path) -> Any:
     """Return the ``feast.FeatureStore`` of the repository in ``folder``."""
-    with _calmly():
+    with _without_warnings():
         from feast import FeatureStore
 
     if not (folder / "feature_store.yaml").exists():
@@ -130,9 +130,9 @@ def open_store(folder: Path) -> Any:
             "Run section 5 up to the cell that creates it."
         )
     logging.getLogger("feast").setLevel(logging.ERROR)
-    logging.getLogger().addFilter(_is_worth_saying)
+    logging.getLogger().addFilter(_is_not_about_sqlite_vec)
     _write_times_as_feast_does()
-    with _calmly():
+    with _without_warnings():
         return FeatureStore(repo_path=str(folder))
 
 
@@ -148,13 +148,13 @@ def _write_times_as_feast_does() -> None:
     sqlite3.register_converter("timestamp", convert_timestamp)
 
 
-def _calmly() -> warnings.catch_warnings:
-    """Swallow warnings: Feast sets its own filters when it is imported, so none of ours holds."""
+def _without_warnings() -> warnings.catch_warnings:
+    """Drop warnings: Feast sets its own filters when it is imported, which replace ours."""
     return warnings.catch_warnings(record=True)
 
 
-def _is_worth_saying(record: logging.LogRecord) -> bool:
-    """Every SQLite connection of Feast tells that an optional package for vectors is missing."""
+def _is_not_about_sqlite_vec(record: logging.LogRecord) -> bool:
+    """Each SQLite connection of Feast logs that an optional package for vectors is missing."""
     return "sqlite_vec" not in record.getMessage()
 
 
@@ -234,7 +234,7 @@ class OnlineUserFeatures:
 
         Returns:
             Columns of shape (users,), int64 or float32; for each of :attr:`lists` an int64 array
-            of product ids a user; a bool array of shape (users,).
+            of product ids per user; a bool array of shape (users,).
 
         Raises:
             Exception: whatever the online store raises when it cannot be reached.

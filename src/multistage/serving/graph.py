@@ -49,9 +49,9 @@ class Recommender:
     def run_together(self, requests: Sequence[Request]) -> list[dict[str, np.ndarray]]:
         """Return the reply's columns of each of several checked requests.
 
-        The graph runs once for all users, since many cost little more than one; nobody's answer
-        depends on the others. More than a thousand users are answered part by part, so that they
-        need little memory. Steps of the runtime are then those of the last part.
+        The graph runs once for all users, since many take little longer than one; no user's answer
+        depends on the other users. More than a thousand users are answered in parts, to limit
+        memory. The runtime's steps are then those of the last part.
         """
         together = [np.concatenate(columns) for columns in zip(*requests, strict=True)]
         parts = []
@@ -72,12 +72,12 @@ class Recommender:
 
 
 def _narrowed(column: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Return a column as wide as its own request: another one may want more products."""
+    """Return a column as wide as its own request: others may ask for more products."""
     return column if column.ndim == 1 else column[:, : k.max()]
 
 
 def _widened(column: np.ndarray, width: int) -> np.ndarray:
-    """Return a column as wide as the whole request's: a part's users may want fewer products."""
+    """Return a column as wide as the whole request's: a part's users may ask for fewer products."""
     if column.ndim == 1 or column.shape[1] == width:
         return column
     nothing = np.nan if column.dtype.kind == "f" else NO_PRODUCT
@@ -85,7 +85,7 @@ def _widened(column: np.ndarray, width: int) -> np.ndarray:
 
 
 def _width(graph: Graph) -> int:
-    """Return how many candidates a user the last stage orders."""
+    """Return how many candidates per user the last stage orders."""
     node: Any = graph.output_node
     while "candidate_scores" not in node.output_schema.column_names or node.op is None:
         node = node.parents[0]

@@ -1,4 +1,4 @@
-"""Put a served recommender under load, and say how it bore it."""
+"""Load tests of a served recommender: latencies, errors, throughput."""
 
 import threading
 from collections.abc import Sequence
@@ -13,21 +13,21 @@ from multistage.serving.client import Client, Reply, ServerError
 
 @dataclass
 class Load:
-    """What came of a load test."""
+    """The result of a load test."""
 
-    latencies: list[float] = field(default_factory=list)  # seconds, one an answered request
+    latencies: list[float] = field(default_factory=list)  # seconds, one per answered request
     replies: list[Reply] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     users: int = 0
     seconds: float = 0.0
 
     def percentile(self, share: float) -> float:
-        """Return the latency, in milliseconds, that ``share`` percent of the answers kept."""
+        """Return the latency in milliseconds that ``share`` percent of the answers kept."""
         return float(np.percentile(self.latencies, share) * 1_000)
 
     @property
     def users_per_second(self) -> float:
-        """Users answered in a second of the test's own time."""
+        """Users answered per second of the test."""
         return self.users / self.seconds
 
 
@@ -45,11 +45,11 @@ def run_load(
         grpc_url: ``host:port``.
         batches: the users of one request each; taken in turn, again from the start if they end.
         requests: how many in all.
-        clients: how many threads ask at once, each its share, one request after the other.
+        clients: how many threads send requests at once, each one request after the other.
         time: of every request, in seconds since 1970; by default the server's now.
         keep_replies: keep every reply.
 
-    A client that is slower than the server measures itself: percentiles hold its share too.
+    The latencies include the client's own time: a slow client makes them longer.
     """
     result = Load()
     lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""What a request holds, what a reply holds, and which requests are refused."""
+"""The columns of a request, the fallback status of a reply, and which requests are refused."""
 
 from enum import IntEnum
 
@@ -9,19 +9,19 @@ from multistage.errors import CourseError
 MODEL = "recommender"  # its name on the server
 MAX_USERS = 10_000
 LAST_TIME = 4_102_444_800.0  # 2100-01-01, seconds since 1970
-Request = tuple[np.ndarray, np.ndarray, np.ndarray]  # user_id, time, k: one value a user
+Request = tuple[np.ndarray, np.ndarray, np.ndarray]  # user_id, time, k: one value per user
 
 
 class FallbackStatus(IntEnum):
-    """How a user's answer was made.
+    """Whether a user's answer came from all stages, or was replaced by popular products, and why.
 
-    Arrays are compared with a member's ``value``: numpy takes 10 microseconds to see that the
-    member itself is a number.
+    Arrays are compared with a member's ``value``: numpy takes 10 microseconds to convert the member
+    itself.
     """
 
     PERSONAL = 0  # all four stages
     POPULAR = 1  # the user is unknown: popular products of the catalogue
-    DEGRADED = 2  # the feature store did not answer: popular products as well
+    DEGRADED = 2  # the feature store did not answer: popular products too
 
 
 class RequestError(CourseError):
@@ -29,7 +29,7 @@ class RequestError(CourseError):
 
 
 def check_request(user_id: np.ndarray, time: np.ndarray, k: np.ndarray, most: int) -> Request:
-    """Return the three columns of a request, one value a user, or say what is wrong.
+    """Return the three columns of a request, one value per user, or say what is wrong.
 
     Args:
         user_id: int64, shape (users,); any integer is allowed, an unknown one included.
@@ -62,5 +62,5 @@ def check_request(user_id: np.ndarray, time: np.ndarray, k: np.ndarray, most: in
             "time must be seconds since 1970 in UTC, between 1970 and 2100, and a number."
         )
     if not ((k >= 1) & (k <= most)).all():
-        raise RequestError(f"k must lie between 1 and {most}, the candidates that a user has.")
+        raise RequestError(f"k must lie between 1 and {most}, the candidates per user.")
     return user_id.reshape(users), time.reshape(users), k.reshape(users)

@@ -1,9 +1,9 @@
 """Run a Merlin graph so that every node is evaluated once, in process or on Triton.
 
 ``merlin.dag``'s executor evaluates a node again for every path that leads to it, and looks up
-columns and formats anew each time. ``OnceExecutor`` keeps what a node returned for as long as one
+columns and formats again each time. ``OnceExecutor`` keeps what a node returned for as long as one
 request lasts. ``ServingRuntime`` exports a graph to Triton's Python backend with a small model file
-of our own in place of Merlin's, which would import every framework that Merlin knows before the
+of our own instead of Merlin's, which would import every framework that Merlin supports before the
 server is ready.
 """
 
@@ -26,7 +26,7 @@ CHECKSUMS = "checksums.json"
 
 
 class Step(NamedTuple):
-    """What one node did in one request."""
+    """The result of one node in one request."""
 
     operator: str
     seconds: float
@@ -34,10 +34,10 @@ class Step(NamedTuple):
 
 
 class OnceExecutor:
-    """Evaluates every node of a graph once a request, parents before their children.
+    """Evaluates every node of a graph once per request, parents before their children.
 
-    Which columns a node selects is looked up when the executor is made, for the graph does not
-    change. Tables stay as they are: every operator must take numpy columns.
+    Which columns a node selects is looked up when the executor is made, because the graph does
+    not change. Tables are not converted: every operator must take numpy columns.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -62,7 +62,7 @@ class OnceExecutor:
 
 
 def _join(node: Node, parents: list[TensorTable], request: TensorTable) -> TensorTable:
-    """Return the node's input: its parents' columns and, if these lack some, the request's."""
+    """Return the node's input: its parents' columns; those missing there from the request."""
     first = parents[0] if parents else request
     if len(parents) <= 1 and len(first) >= len(node.input_schema):
         return first
@@ -73,7 +73,7 @@ def _join(node: Node, parents: list[TensorTable], request: TensorTable) -> Tenso
 
 
 class ServingRuntime(Runtime):
-    """In process, and as an exporter: ``ensemble.export(folder, runtime=ServingRuntime())``."""
+    """Runs a graph, and exports it: ``ensemble.export(folder, runtime=ServingRuntime())``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def load_graph(folder: Path) -> Graph:
         folder: the version folder of the model, ``<repository>/recommender/1``.
 
     Raises:
-        ValueError: if a file was changed, added or taken away; nothing is unpickled then.
+        ValueError: if a file was changed, added or removed; nothing is unpickled then.
     """
     import pickle
 
@@ -159,14 +159,14 @@ def _config(inputs: Schema, outputs: Schema) -> str:
     from merlin.systems.triton.export import _convert_dtype
 
     config = model_config.ModelConfig(name=MODEL, backend="python", max_batch_size=MOST_TOGETHER)
-    config.dynamic_batching.SetInParent()  # what waits is answered together, as soon as may be
+    config.dynamic_batching.SetInParent()  # answer waiting requests together, at once
     config.instance_group.add(kind=model_config.ModelInstanceGroup.KIND_CPU, count=1)
     for column in inputs:
         config.input.add(
             name=column.name,
             data_type=_convert_dtype(column.dtype),
             dims=[-1],
-            allow_ragged_batch=True,  # one request asks for more users than another
+            allow_ragged_batch=True,  # requests may have different numbers of users
             optional=column.name in OPTIONAL,
         )
     for column in outputs:

@@ -66,8 +66,8 @@ class PredictHere(BaseOperator):
         """Run the model (Merlin's interface)."""
         columns = {name: column.values for name, column in transformable.items()}
         shape = columns[next(iter(columns))].shape
-        lacking = dict.fromkeys(self._model.inputs, np.array(0))
-        return TensorTable({self.output: self._model(lacking | columns, shape)})
+        missing = dict.fromkeys(self._model.inputs, np.array(0))
+        return TensorTable({self.output: self._model(missing | columns, shape)})
 
     @property
     def supported_formats(self) -> DataFormats:
@@ -76,7 +76,7 @@ class PredictHere(BaseOperator):
 
 
 @contextmanager
-def calmly() -> Iterator[None]:
+def without_output() -> Iterator[None]:
     """Keep the stock operators' progress bars and logged tracebacks out of a notebook."""
     log = logging.getLogger("merlin")
     level = log.level

@@ -1,7 +1,7 @@
-"""Start a real Triton Inference Server, wait until it is ready, and leave none behind.
+"""Start a real Triton Inference Server, wait until it is ready, and stop it reliably.
 
-The server is the ``tritonserver`` on PATH (in a container), or the one that the wheel
-``nvidia-pytriton`` carries. It listens on loopback, on ports that were free a moment ago.
+The server is the ``tritonserver`` on PATH (in a container), or the one in the wheel
+``nvidia-pytriton``. It listens on loopback, on free ports.
 """
 
 import contextlib
@@ -29,18 +29,18 @@ import psutil
 from multistage.errors import CourseError
 from multistage.loopback import LOOPBACK
 
-# A server with this variable asks the feature repository that it names, not its exported copy.
+# A server with this variable reads the feature repository that it names, not the exported copy.
 LIVE_REPOSITORY = "MULTISTAGE_FEATURE_REPOSITORY"
 # Tells `lab status` and `lab reset` whose server it is: the command line names a copy.
 SERVES = "MULTISTAGE_SERVES"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 LIBPYTHON = f"libpython{PYTHON}.so.1.0"
 PR_SET_PDEATHSIG = 1
-UNASSIGNED = range(20_000, 32_000)  # below those that Linux gives to whoever asks for any
+UNASSIGNED = range(20_000, 32_000)  # below the ports that Linux assigns by itself
 # Of /dev/shm. A server takes 1 MB of it, and keeps what a request needed: 4 MB for 10,000 users.
 SHARED_MB = 16
 
-# What the log says, and what it means to the person in front of it.
+# What the log says, and the message for the user.
 REASONS = (
     (r"libpython[\w.]+: cannot open", f"{LIBPYTHON} was not found: install libpython{PYTHON}."),
     (r"ddress already in use|failed to start .* service", "A port is taken: choose another."),
@@ -88,8 +88,8 @@ def _runs(pid: int) -> bool:
 def free_port(besides: Collection[int | None] = ()) -> int:
     """Return a TCP port of the loopback interface that is free now, and none of ``besides``.
 
-    Triton binds its ports half a minute later. So this is none that the kernel would give to the
-    next connection of some program.
+    Triton binds its ports half a minute later. So the port is not one that the kernel would assign
+    to another connection in the meantime.
     """
     for port in random.SystemRandom().sample(UNASSIGNED, len(UNASSIGNED)):
         if port in besides:
@@ -187,7 +187,7 @@ class TritonServer:
         return (self._folder / "log").read_text(errors="replace") if self._folder else ""
 
     @property
-    def last_words(self) -> str:
+    def log_errors(self) -> str:
         """The end of the log, errors before other lines."""
         lines = self.log.splitlines()
         errors = [line for line in lines if re.match(r"[EF]\d{4} |\w*(Error|rror:)", line)]
@@ -197,7 +197,7 @@ class TritonServer:
         """Start the server and return when every model is ready.
 
         Args:
-            progress: called with the seconds waited, about twice a second.
+            progress: called with the seconds waited, about twice per second.
 
         Raises:
             TritonError: if there is no server to start, or it is not ready in time, with the reason
@@ -261,8 +261,8 @@ class TritonServer:
         self._folder = Path(tempfile.mkdtemp(prefix="triton-"))
 
     def _launch(self) -> None:
-        # The server gets a copy: its Python backend writes byte code beside the models and reads
-        # what lies there, while the repository is an artifact of which every file is known.
+        # The server gets a copy: its Python backend writes byte code beside the models, and the
+        # repository is an artifact that must not get files unknown to its manifest.
         served = self._folder / "repository"
         shutil.copytree(self.repository, served, ignore=shutil.ignore_patterns("__pycache__"))
         binary, backends, libraries = _installation(self._folder)
@@ -312,7 +312,7 @@ class TritonServer:
 
         with contextlib.closing(connect(self.grpc_url, local=True)) as client:
             try:
-                # Somebody else's server may have taken the port in between: it has another name.
+                # Another server may have taken the port in between: it has another name.
                 found = client.get_server_metadata(client_timeout=1.0).name
                 return found == self._name and client.is_server_ready(client_timeout=1.0)
             except InferenceServerException:
@@ -324,7 +324,7 @@ class TritonServer:
             (text for pattern, text in REASONS if re.search(pattern, log)),
             "The server says:" if not self.running else f"Not ready within {self._wait:.0f} s.",
         )
-        return f"tritonserver did not start. {reason}\n{self.last_words}"
+        return f"tritonserver did not start. {reason}\n{self.log_errors}"
 
 
 def _source_folder() -> Path:

@@ -1,7 +1,7 @@
 """The Triton side of an exported graph: copied into the model repository as ``model.py``.
 
-Triton hands over all requests that waited while the last ones were answered, each a row of users.
-A request that cannot be answered gets an error of its own; the others and the next are served.
+Triton passes all requests that arrived while the last ones were answered, each a row of users. A
+request that cannot be answered gets an error of its own; the others and the next ones are served.
 """
 
 import time
@@ -44,7 +44,7 @@ class TritonPythonModel:
     def _columns(self, request: "pb_utils.InferenceRequest") -> tuple[np.ndarray, ...]:
         inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         if "user_id" not in inputs:
-            raise RequestError("input user_id is missing: say who asks.")
+            raise RequestError("input user_id is missing: name at least one user.")
         if len(inputs["user_id"]) != 1:
             shape = inputs["user_id"].shape
             raise RequestError(f"user_id has the shape {shape}: send users as one row.")

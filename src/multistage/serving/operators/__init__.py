@@ -1,6 +1,6 @@
-"""Merlin Systems operators for a batch of users: one column set in, a larger one out.
+"""Merlin Systems operators for a batch of users: they read columns and add others.
 
-Every operator keeps one row a user. Candidates are a fixed-width column of shape (users, width);
+Every operator keeps one row per user. Candidates are a fixed-width column of shape (users, width);
 a place that no product fills holds ``NO_PRODUCT``.
 """
 

@@ -1,4 +1,4 @@
-"""What our operators share: columns are added, artifacts travel with the model repository."""
+"""What the operators share: they add columns, and artifacts are part of the model repository."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ class ServingOperator(BaseOperator):
     A subclass names the artifacts that it reads, says in :meth:`load` how, in :meth:`adds` which
     columns it makes, and makes them in :meth:`run`. Attributes that begin with an underscore hold
     what was loaded and are not pickled; :meth:`save_artifacts` copies the artifacts beside the
-    pickle, and :meth:`load_artifacts` finds them there, wherever that is by then.
+    pickle, and :meth:`load_artifacts` reads them there, wherever the repository has been moved to.
     """
 
     artifacts: tuple[str, ...] = ()
@@ -38,19 +38,21 @@ class ServingOperator(BaseOperator):
         raise NotImplementedError
 
     def run(self, table: TensorTable) -> dict[str, Any]:
-        """Return the new columns: arrays with one row a user, or (values, offsets) if ragged."""
+        """Return the new columns: arrays with one row per user, or (values, offsets) if ragged."""
         raise NotImplementedError
 
     def transform(self, col_selector: ColumnSelector, transformable: TensorTable) -> TensorTable:
         """Run the stage on a table (Merlin's interface)."""
-        # Made empty and filled, for a table made of columns checks each of them, at every stage.
+        # Made empty and then filled: a table made from columns checks each of them.
         table = TensorTable()
         table.update(transformable)
         for name in self.drops:
             del table[name]
         for name, values in self.run(transformable).items():
             values, offsets = values if isinstance(values, tuple) else (values, None)
-            table[name] = NumpyColumn(values, offsets, _unsafe=True)  # else a loop over the offsets
+            table[name] = NumpyColumn(
+                values, offsets, _unsafe=True
+            )  # without it, Merlin loops over the offsets
         return table
 
     def compute_output_schema(

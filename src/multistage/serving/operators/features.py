@@ -1,4 +1,4 @@
-"""The user's side of a request: online features, and what to do where there are none."""
+"""The users' online features, and the fallback for users without any."""
 
 import json
 import os
@@ -41,7 +41,7 @@ class QueryUserFeatures(ServingOperator):
         return Schema(columns)
 
     def run(self, table: TensorTable) -> dict[str, Any]:
-        """Return one value a user and feature, the lists of products, and the fallback status."""
+        """Return one value per user and feature, the lists of products, and the fallback status."""
         user_ids = table["user_id"].values
         try:
             columns, lists, known = self._reader.read(user_ids, self._defaults)
@@ -49,7 +49,7 @@ class QueryUserFeatures(ServingOperator):
                 known, FallbackStatus.PERSONAL.value, FallbackStatus.POPULAR.value
             ).astype("int8")
         except Exception:
-            # The store's client decides what a lost connection raises; none may lose an answer.
+            # What a lost connection raises depends on the store's client; all users get an answer.
             columns = {
                 name: np.full(user_ids.size, self._defaults[name], dtype)
                 for name, dtype in self.features.items()

@@ -1,4 +1,4 @@
-"""Stage two: what may not be offered to this user leaves, and the gap is filled."""
+"""Stage two: exclude seen and unavailable products, then fill up with popular ones."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ class FilterCandidates(ServingOperator):
     artifacts = ("item_features", "popularity")
 
     def __init__(self, keep: int, exports: Path | None = None) -> None:
-        """Keep the first ``keep`` products a user that pass."""
+        """Keep the first ``keep`` products per user that pass."""
         self.keep = keep
         super().__init__(exports)
 
@@ -46,9 +46,9 @@ class FilterCandidates(ServingOperator):
             kept,
         )
         for short in np.flatnonzero(kept[:, -1] == NO_PRODUCT):
-            mine = seen[offsets[short] : offsets[short + 1]]
+            own = seen[offsets[short] : offsets[short + 1]]
             gaps = np.flatnonzero(kept[short] == NO_PRODUCT)
-            fill = self._fill(kept[short], mine)[: gaps.size]
+            fill = self._fill(kept[short], own)[: gaps.size]
             kept[short, gaps[: fill.size]] = fill
         return {"candidate_ids": kept}
 

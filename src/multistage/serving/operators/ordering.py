@@ -1,4 +1,4 @@
-"""Stage four: which products, in which order."""
+"""Stage four: the order of the products."""
 
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class OrderBySampling(OrderByScore):
     def __init__(
         self, temperature: float = 1.0, seed: int = 42, exports: Path | None = None
     ) -> None:
-        """Sample at ``temperature``, above 0, in the usual sense."""
+        """Sample at ``temperature``, above 0; see the class."""
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, not {temperature}")
         self.temperature, self.seed = temperature, seed
@@ -86,7 +86,7 @@ class OrderByDiversity(OrderByScore):
     artifacts = ("item_features",)
 
     def __init__(self, weight: float = 0.7, exports: Path | None = None) -> None:
-        """Weigh relevance by ``weight``: 1 is the order by score."""
+        """Weight relevance by ``weight``: 1 is the order by score."""
         if not 0 <= weight <= 1:
             raise ValueError(f"weight must lie between 0 and 1, not {weight}")
         self.weight = weight

@@ -1,4 +1,4 @@
-"""Stage three: the ranker judges every candidate of every user, in one call."""
+"""Stage three: the ranker scores every candidate of every user, in one call."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ class ScoreCandidates(ServingOperator):
     artifacts = ("ranker", "item_features", "popularity", "context")
 
     def __init__(self, candidates: int, exports: Path | None = None) -> None:
-        """Score ``candidates`` products a user."""
+        """Score ``candidates`` products per user."""
         self.candidates = candidates
         super().__init__(exports)
 
@@ -55,7 +55,7 @@ class ScoreCandidates(ServingOperator):
                 columns[name] = self._catalog.features[name][positions]
                 continue
             column = context[name] if name in context else table[name].values
-            # One value a user, or already one a candidate, such as tower_score
+            # One value per user, or already one per candidate, such as tower_score
             columns[name] = column if column.ndim == 2 else column[:, None]
         scores = self._ranker(columns, positions.shape)[..., 0]
         popular = table["fallback_status"].values != FallbackStatus.PERSONAL.value
