@@ -69,3 +69,98 @@ def test_filter(ranked, seen, available, n, expected):
 def test_largest_loss(stages, expected):
     name, lost = solution("1.4")(stages, [{1, 2, 3, 4}, {7, 8}])
     assert (name, lost) == (expected[0], pytest.approx(expected[1]))
+
+
+@pytest.mark.parametrize(
+    ("logits", "probability", "expected"),
+    [
+        ([[3.0]], [0.2], 0.0),
+        # log(1 + 5/e) and log(1 + exp(-2.5) / 5)
+        ([[2.0, 1.0], [0.5, 3.0]], [0.5, 0.1], (1.04359 + 0.01628) / 2),
+        # 0 and log(1 + exp(5) / 2)
+        ([[5000.0, 4000.0], [0.0, -5.0]], [0.5, 0.25], 4.32024 / 2),
+    ],
+)
+def test_corrected_loss(logits, probability, expected):
+    got = solution("4.1")(np.array(logits), np.array(probability))
+    assert got == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("k", "expected"), [(1, 1.0), (2, 1 / 2), (3, 5 / 6), (10, 1.0)])
+def test_catalogue_recall(k, expected):
+    """The first user's order is 1, 2, 3, the second one's is 3, 2, 1, 0."""
+    users = np.array([[1.0, 0.0], [0.0, 1.0]])
+    products = np.array([[3.0, 0.0], [2.0, 0.5], [1.0, 2.0], [0.0, 3.0]])
+    bought = [np.array([1, 3]), np.array([3, 1, 0])]
+    seen = [np.array([0]), np.array([], dtype=int)]
+    assert solution("4.2")(users, products, seen, bought, k) == pytest.approx(expected)
+
+
+def test_hard_negatives():
+    candidates = np.array([[5, -1, 7, 9], [0, 3, 4, -1]])
+    got = solution("4.3")(candidates, [{7, 0}, {4}], 2, np.random.default_rng(1))
+    assert np.sort(got).tolist() == [[5, 9], [0, 3]]
+
+
+@pytest.mark.parametrize(
+    ("least_recall", "most_ms", "expected"),
+    [(0.95, 1.0, "c"), (0.96, 1.0, "a"), (0.95, 0.85, "c"), (0.99, 1.0, None), (0.5, 0.1, "d")],
+)
+def test_choose_index(least_recall, most_ms, expected):
+    measured = pd.DataFrame(
+        {"recall": [0.97, 0.95, 0.95, 0.6], "ms": [0.7, 0.9, 0.8, 0.1], "mib": [130, 128, 128, 20]},
+        index=["a", "b", "c", "d"],
+    )
+    assert solution("4.4")(measured, least_recall, most_ms) == expected
+
+
+@pytest.mark.parametrize(
+    ("ndcg", "expected"),
+    [
+        ({"as it is": 0.2, "order": 0.5, "score": 0.5, "retrieve": 0.4}, "score"),
+        ({"as it is": 0.4, "filter": 0.39, "order": 0.1}, "filter"),
+        ({"order": 0.0, "as it is": 0.0}, "order"),
+    ],
+)
+def test_weakest_stage(ndcg, expected):
+    assert solution("4.5")(ndcg) == expected
+
+
+def test_filter_for_each_user():
+    candidates = np.array([[7, -1, 0, 5], [10, 20, 30, 40], [1, 2, 3, 4]])
+    seen = [np.array([5, 9]), np.array([20, 10]), np.array([4, 3, 2, 1])]
+    expected = [[7, 0, -1], [30, 40, -1], [-1, -1, -1]]
+    assert solution("5.1")(candidates, seen, 3).tolist() == expected
+    assert solution("5.1")(candidates[:1], seen[:1], 1).tolist() == [[7]]
+
+
+def test_fill_gaps():
+    candidates = np.array([[0, -1, -1, -1], [8, 7, 6, 5], [-1, -1, -1, -1]])
+    seen = [np.array([2]), np.array([3]), np.array([], dtype=int)]
+    expected = [[0, 3, 1, -1], [8, 7, 6, 5], [3, 2, 0, 1]]
+    assert solution("5.2")(candidates, seen, np.array([3, 2, 0, 1])).tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sample(seed):
+    """Noise of a few units cannot change the order of these."""
+    logits = np.array([-1e4, 0.0, -2e4])
+    assert solution("5.3")(logits, 2.0, 3, np.random.default_rng(seed)).tolist() == [1, 0, 2]
+    assert solution("5.3")(logits, 2.0, 1, np.random.default_rng(seed)).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (3.0, {"retrieve": "few", "score": "small"}),
+        (4.0, {"retrieve": "few", "score": "large"}),  # not "many": that gains less
+        (6.0, {"retrieve": "many", "score": "large"}),
+        (1.5, None),
+    ],
+)
+def test_spend_budget(budget, expected):
+    stages = {
+        "retrieve": {"many": (3.0, 0.25), "few": (1.0, 0.0)},
+        "score": {"small": (1.0, 0.0), "slow": (2.0, 0.0), "large": (3.0, 0.5)},
+    }
+    assert solution("5.4")(stages, budget) == expected

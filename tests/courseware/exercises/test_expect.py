@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from courseware.exercises.expect import same
+from courseware.exercises.expect import CHANGED, keeping, same
 
 TABLE = pd.DataFrame({"user": [1, 2], "price": [0.5, np.nan]})
 RIGHT = [
@@ -88,3 +88,24 @@ def test_subject_and_tolerance_can_be_chosen():
     assert same(1.01, 1.0, rtol=0.1) == ""
     assert same([[1.01]], [[1.0]], rtol=0.1) == ""
     assert same(1.2, 1.0, what="The loss", rtol=0.1) == "The loss is wrong."
+
+
+def adds_in_place(values, others):
+    values += 1
+    others.append(1)
+    return values
+
+
+@pytest.mark.parametrize("values", [np.array([1, 2]), TABLE.copy()])
+def test_a_change_of_an_argument_that_is_kept_is_the_outcome(values):
+    outcome = keeping(0)(adds_in_place, values, [])
+    assert same(outcome, np.array([2, 3])) == CHANGED
+    assert same(outcome, None) == CHANGED
+    assert same(outcome, keeping(0)(adds_in_place, values, [])) == ""
+
+
+def test_other_arguments_may_be_changed():
+    others = []
+    assert keeping(0)(lambda values, given: given.append(1) or 7, np.array([1, 2]), others) == 7
+    assert others == [1]
+    assert keeping()(adds_in_place, np.array([1, 2]), []).tolist() == [2, 3]
