@@ -83,8 +83,8 @@ def _print(measured: dict) -> None:
 
 def simulate(events: int) -> Path:
     """Return a folder with monthly CSV files of about so many events, simulated once."""
-    from multistage.datasets.store_files import write_events
-    from multistage.datasets.store_world import StoreSettings
+    from multistage.datasets.store.files import write_events
+    from multistage.datasets.store.world import StoreSettings
 
     settings = StoreSettings(users=events // EVENTS_A_USER, **SHOP)
     folder = ROOT / "build" / "bench" / "logs" / f"{settings.edition}-{settings.users}"
@@ -120,8 +120,8 @@ def _run_part(part: str, logs: Path) -> None:
 
 def ours(files: list[Path], aside: Path) -> dict:
     """From files to the five tables on disk."""
-    from multistage.datasets.logs import read_logs
     from multistage.datasets.prepare import split_logs, write_tables
+    from multistage.datasets.rees46 import read_logs
 
     labelled = read_logs(files, aside)
     write_tables(aside, split_logs(labelled, 5, 5), labelled.report)

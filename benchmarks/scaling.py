@@ -138,7 +138,7 @@ def measure(job: Callable[[Path, Client], int], source: Path, client: Client) ->
 
 def prepare(logs: Path, client: Client) -> int:
     """From files to labelled rows; return how many events were read."""
-    from multistage.datasets.logs import read_logs
+    from multistage.datasets.rees46 import read_logs
 
     address = client.scheduler.address
     return read_logs(sorted(logs.glob("*.csv")), logs, scheduler=address).report["read"]
@@ -193,8 +193,7 @@ def check_formula(points: list[dict], what: str) -> dict:
 
 def write_tables(logs: Path, sizes: list[int], aside: Path) -> list[Path]:
     """Write labelled rows, repeated as often as it takes, as a folder of Parquet for each size."""
-    from multistage.datasets.interactions import split_category
-    from multistage.datasets.logs import read_logs
+    from multistage.datasets.rees46 import read_logs, split_category
 
     rows = split_category(read_logs(sorted(logs.glob("*.csv")), aside).rows)
     rows = rows.drop(columns="timestamp").astype(dict.fromkeys(IDS, "int64"))

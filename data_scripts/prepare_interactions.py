@@ -9,8 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from multistage.datasets.logs import QUARANTINE_LIMIT, find_files, read_logs
 from multistage.datasets.prepare import REES46_CORE, split_logs, write_tables
+from multistage.datasets.rees46 import find_files, read_logs
+from multistage.datasets.rees46.logs import QUARANTINE_LIMIT
 from multistage.errors import CourseError
 
 
@@ -25,7 +26,7 @@ def main() -> int:
     parser.add_argument("--quarantine-limit", type=float, default=QUARANTINE_LIMIT, metavar="SHARE")
     options = parser.parse_args()
     try:
-        prepare(options)
+        write_folder(options)
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1
@@ -33,7 +34,7 @@ def main() -> int:
     return 0
 
 
-def prepare(options: argparse.Namespace) -> None:
+def write_folder(options: argparse.Namespace) -> None:
     """Write the output folder, aside first."""
     output = options.output.resolve()
     if output.exists():

@@ -5,8 +5,8 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from multistage.datasets.store_files import FORMATS, write_events
-from multistage.datasets.store_world import StoreSettings
+from multistage.datasets.store.files import FORMATS, write_events
+from multistage.datasets.store.world import StoreSettings
 from multistage.errors import CourseError
 
 

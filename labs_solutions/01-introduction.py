@@ -237,7 +237,7 @@ import pandas as pd
 from IPython.display import display
 
 from multistage import datasets
-from multistage.datasets.interactions import label
+from multistage.datasets.rees46 import label_sessions
 from courseware.records import record
 from multistage.tensorflow_setup import quiet
 from multistage.workspace import Workspace
@@ -255,7 +255,7 @@ if data.truth is not None:
     visit = log[log["user_session"] == visits[0]]
     columns = ["event_time", "event_type", "product_id", "category_code", "price"]
     display(visit[columns])
-    display(label(visit)[0][["timestamp", "product_id", "target"]])
+    display(label_sessions(visit)[0][["timestamp", "product_id", "target"]])
 
 # %% [markdown]
 # What is in the log? Three plots: the funnel from view to purchase, the long tail of products, and

@@ -13,11 +13,10 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from multistage.datasets.contract import EVENT_COLUMNS
-from multistage.datasets.event_quarantine import parse_block
-from multistage.datasets.interactions import split_category
-from multistage.datasets.logs import find_files, read_logs
-from multistage.datasets.splits import build, split_by_time, time_bounds
+from multistage.datasets.rees46.label import EVENT_COLUMNS, split_category
+from multistage.datasets.rees46.logs import find_files, read_logs
+from multistage.datasets.rees46.quarantine import parse_block
+from multistage.datasets.splits import make_split, split_by_time, time_bounds
 from multistage.errors import CourseError
 from tests.datasets import reference
 
@@ -198,7 +197,7 @@ def test_a_line_without_end_is_refused_in_bounded_memory(tmp_path, name):
             stream.write(b"x" * 1_000_000)
     code = (
         "import resource, sys\nfrom pathlib import Path\n"
-        "from multistage.datasets.logs import read_logs\n"
+        "from multistage.datasets.rees46.logs import read_logs\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n    read_logs([Path(sys.argv[1])], Path(sys.argv[2]))\n"
         "except Exception as error:\n    print(error)\n"
@@ -227,7 +226,7 @@ def test_a_file_of_another_format_is_given_up_early(tmp_path, ends):
 
 
 def test_of_many_bad_rows_the_first_are_kept_and_all_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr("multistage.datasets.events.QUARANTINE_ROWS", 5)
+    monkeypatch.setattr("multistage.datasets.rees46.logs.QUARANTINE_ROWS", 5)
     rows = [row(product=p) if p % 2 else row(price=-1) for p in range(1, 21)]
     found = labelled([write(tmp_path / "a.csv", rows)], tmp_path, limit=1.0)
     assert found.report["quarantined"] == {"negative price": 10}
@@ -321,7 +320,7 @@ def test_a_full_disk_is_a_clear_error(tmp_path):
     write(tmp_path / "a.csv", [row(product=p, session=f"s{p}") for p in range(20_000)])
     code = (
         "import resource, sys\nfrom pathlib import Path\n"
-        "from multistage.datasets.logs import read_logs\n"
+        "from multistage.datasets.rees46.logs import read_logs\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "read_logs([Path(sys.argv[1]) / 'a.csv'], Path(sys.argv[1]))\n"
     )
@@ -400,7 +399,7 @@ def test_real_rows(tmp_path, name):
     found, expected = assert_same([REAL / name], tmp_path, task_bytes=100_000)
     rows = split_category(found.rows)
     valid, test = time_bounds(rows["timestamp"])
-    split = build(rows, split_by_time(rows, valid, test), 1, 1)
+    split = make_split(rows, split_by_time(rows, valid, test), 1, 1)
     parts = reference.split(expected, valid, test, core=1)
     for table, part in zip(("train", "valid", "test"), parts, strict=True):
         pd.testing.assert_frame_equal(
@@ -453,7 +452,7 @@ def test_two_workers_of_a_separate_scheduler_give_the_same_rows(tmp_path):
         with Client(address, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)
             there = labelled(files, tmp_path, task_bytes=2_000, scheduler=address)
-            worked = client.run(imported, "multistage.datasets.logs")
+            worked = client.run(imported, "multistage.datasets.rees46.logs")
     assert len(worked) == 2
     assert any(worked.values())
     pd.testing.assert_frame_equal(here.rows, there.rows)

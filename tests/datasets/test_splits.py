@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from multistage.datasets.splits import build, core, split_by_time, stray, time_bounds
+from multistage.datasets.splits import core, make_split, split_by_time, stray, time_bounds
 
 
 def rows(*entries):
@@ -28,7 +28,7 @@ def rows(*entries):
 def split(table, **options):
     valid, test = pd.Timestamp("2020-01-10", tz="UTC"), pd.Timestamp("2020-01-20", tz="UTC")
     part = split_by_time(table, valid, test)
-    return build(table, part, **({"user_core": 1, "product_core": 1} | options))
+    return make_split(table, part, **({"user_core": 1, "product_core": 1} | options))
 
 
 def test_a_later_event_deletes_no_training_row():

@@ -8,14 +8,13 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from multistage.datasets import Data
-from multistage.datasets.contract import EVENT_COLUMNS
-from multistage.datasets.interactions import label, split_category
-from multistage.datasets.logs import read_logs
-from multistage.datasets.splits import build, split_by_time
+from multistage.datasets.rees46.label import EVENT_COLUMNS, label_sessions, split_category
+from multistage.datasets.rees46.logs import read_logs
+from multistage.datasets.splits import make_split, split_by_time
 from multistage.datasets.store import StoreSettings, StoreTruth, World, simulate
-from multistage.datasets.store_events import simulate_block
-from multistage.datasets.store_files import write_events
-from multistage.datasets.store_world import BLOCK, FIRST_USER
+from multistage.datasets.store.events import simulate_block
+from multistage.datasets.store.files import write_events
+from multistage.datasets.store.world import BLOCK, FIRST_USER
 from multistage.errors import CourseError
 from multistage.evaluation import Holdout, ndcg_at_k
 from multistage.evaluation.baselines import popularity
@@ -37,9 +36,9 @@ def events(world):
 
 @pytest.fixture(scope="module")
 def tables(world, events):
-    rows = split_category(label(events)[0])
+    rows = split_category(label_sessions(events)[0])
     bounds = pd.DatetimeIndex(world.month_starts()[-3:-1]).tz_localize("UTC")
-    return build(rows, split_by_time(rows, *bounds), 1, 1).tables
+    return make_split(rows, split_by_time(rows, *bounds), 1, 1).tables
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +122,7 @@ def test_its_files_prepared_give_the_rows_of_its_memory(tmp_path, form):
     assert not found.quarantine
     pd.testing.assert_frame_equal(
         reference.canonical(split_category(found.rows)),
-        reference.canonical(split_category(label(simulate(World(TINY)))[0])),
+        reference.canonical(split_category(label_sessions(simulate(World(TINY)))[0])),
     )
 
 
@@ -131,7 +130,7 @@ def test_the_reference_gives_the_same_tables(tmp_path):
     files = write_events(TINY, tmp_path, "csv", workers=1)
     rows = split_category(read_logs(files, tmp_path).rows)
     bounds = pd.DatetimeIndex(World(TINY).month_starts()[-3:-1]).tz_localize("UTC")
-    found = build(rows, split_by_time(rows, *bounds), 5, 5)
+    found = make_split(rows, split_by_time(rows, *bounds), 5, 5)
     events = [row for file in files for row in reference.read(file)[0]]
     expected = reference.split(reference.label(events), *bounds, core=5)
     assert found.dropped["core"] > 0

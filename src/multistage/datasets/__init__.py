@@ -4,6 +4,6 @@
 """
 
 from multistage.datasets.contract import Data
-from multistage.datasets.prepare import load, prepare
+from multistage.datasets.prepare import load
 
-__all__ = ["Data", "load", "prepare"]
+__all__ = ["Data", "load"]

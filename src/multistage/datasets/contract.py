@@ -1,4 +1,4 @@
-"""The contract that every data set keeps, and the door through which labs read it.
+"""The contract that every data set keeps.
 
 Interactions have one row per user and product inside each split:
 
@@ -16,33 +16,18 @@ column         type              meaning
 ``product_known`` bool           likewise for the product
 =============  ================  ==========================================================
 
-A data set that lacks a column has it all null: MovieLens has no brand and no price.
+A column that a data set does not know is null throughout: MovieLens has no brand and no price.
 :meth:`Data.has` tells. The catalogue has one row per product as known at the end of training
 (``product_id``, ``brand``, ``cat_0``, ``cat_1``, ``cat_2``, ``price``), ``users`` one row per
 user seen by then (``user_id``, ``interactions``, ``last_seen``).
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    from multistage.datasets.store import StoreTruth
-
-# REES46's own, in the order of its files.
-EVENT_COLUMNS = (
-    "event_time",
-    "event_type",
-    "product_id",
-    "category_id",
-    "category_code",
-    "brand",
-    "price",
-    "user_id",
-    "user_session",
-)
 INTERACTION_COLUMNS = (
     "user_id",
     "product_id",
@@ -60,6 +45,21 @@ CATALOG_COLUMNS = ("product_id", "brand", "cat_0", "cat_1", "cat_2", "price")
 SPLITS = ("train", "valid", "test")
 
 
+class Truth(Protocol):
+    """True probabilities, of a data set that was simulated."""
+
+    settings: Any  # of the simulation
+    product_ids: np.ndarray  # int64, in the order of ``Data.catalog.product_id``
+
+    def purchase_probability(
+        self, user_ids: np.ndarray, product_ids: np.ndarray, timestamps: np.ndarray
+    ) -> np.ndarray:
+        """P(target = 1) of each user with this product in the cart at this time: ``(n,)``."""
+
+    def purchase_intensity(self, user_ids: np.ndarray) -> np.ndarray:
+        """Expected purchases in the test month: ``(n, len(product_ids))``."""
+
+
 @dataclass(frozen=True)
 class Data:
     """One prepared data set."""
@@ -70,21 +70,7 @@ class Data:
     test: pd.DataFrame
     catalog: pd.DataFrame
     users: pd.DataFrame
-    truth: "StoreTruth | None" = None  # known for the simulated shop only
-
-    @classmethod
-    def read(cls, folder: Path, name: str) -> "Data":
-        """Read a prepared data set from the Parquet files in ``folder``."""
-        tables = {
-            table: pd.read_parquet(folder / f"{table}.parquet")
-            for table in (*SPLITS, "catalog", "users")
-        }
-        truth = None
-        if (folder / "truth.npz").exists():
-            from multistage.datasets.store import StoreTruth
-
-            truth = StoreTruth.load(folder / "truth.npz")
-        return cls(name=name, truth=truth, **tables)
+    truth: Truth | None = None  # known for the simulated shop only
 
     def has(self, column: str) -> bool:
         """Whether the data set knows ``column`` at all (it is not null throughout)."""

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from multistage.datasets.splits import Split, build
+from multistage.datasets.splits import Split, make_split
 from multistage.errors import CourseError
 
 REQUIREMENT = "recbole==1.2.1"
@@ -46,7 +46,7 @@ def movielens(downloads: Path) -> tuple[Split, dict]:
     """
     ratings, films = read_wheel(fetch(downloads))
     rows = label_ratings(ratings, films)
-    split = build(rows, split_per_user(rows), user_core=1, product_core=PRODUCT_CORE)
+    split = make_split(rows, split_per_user(rows), user_core=1, product_core=PRODUCT_CORE)
     return split, {"ratings": len(ratings), "films": len(films), "labelled": len(rows)}
 
 

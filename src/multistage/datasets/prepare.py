@@ -2,21 +2,24 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from multistage.datasets.contract import SPLITS, Data
-from multistage.datasets.interactions import label, split_category
-from multistage.datasets.logs import Labelled, find_files, read_logs
-from multistage.datasets.splits import Split, build, split_by_time, stray, time_bounds
+from multistage.datasets.movielens import movielens
+from multistage.datasets.rees46 import (
+    Labelled,
+    find_files,
+    label_sessions,
+    read_logs,
+    split_category,
+)
+from multistage.datasets.splits import Split, make_split, split_by_time, stray, time_bounds
+from multistage.datasets.store import StoreSettings, StoreTruth, World, simulate
 from multistage.errors import CourseError
 from multistage.workspace import Workspace
-
-if TYPE_CHECKING:
-    from multistage.datasets.store import StoreSettings, StoreTruth
 
 ARTIFACT = "data"
 PRODUCER = "01-introduction"
@@ -39,21 +42,29 @@ def load(workspace: Workspace, events: str | None = None, scheduler: str | None 
             is left of it to learn from.
     """
     if not workspace.has(ARTIFACT) or _outdated(workspace):
-        prepare(workspace, events, scheduler)
-    return Data.read(workspace.read(ARTIFACT), workspace.dataset)
+        write_data(workspace, events, scheduler)
+    return read_data(workspace.read(ARTIFACT), workspace.dataset)
+
+
+def read_data(folder: Path, name: str) -> Data:
+    """Read a prepared data set from the Parquet files in ``folder``."""
+    tables = {
+        table: pd.read_parquet(folder / f"{table}.parquet")
+        for table in (*SPLITS, "catalog", "users")
+    }
+    truth = folder / "truth.npz"
+    return Data(name=name, truth=StoreTruth.load(truth) if truth.exists() else None, **tables)
 
 
 def _outdated(workspace: Workspace) -> bool:
     """Whether the shop that was simulated is not the one this package would simulate."""
     file = workspace.folder / ARTIFACT / "truth.npz"
-    if not file.exists():
-        return False
-    from multistage.datasets.store import StoreTruth
-
-    return StoreTruth.load(file).settings != _store_settings(workspace)
+    return file.exists() and StoreTruth.load(file).settings != _store_settings(workspace)
 
 
-def prepare(workspace: Workspace, events: str | None = None, scheduler: str | None = None) -> None:
+def write_data(
+    workspace: Workspace, events: str | None = None, scheduler: str | None = None
+) -> None:
     """Write the artifact ``data``: five Parquet tables, ``report.json`` and, if known, the truth.
 
     Arguments and errors are those of :func:`load`.
@@ -61,8 +72,6 @@ def prepare(workspace: Workspace, events: str | None = None, scheduler: str | No
     if workspace.dataset == "store":
         _prepare_store(workspace)
     elif workspace.dataset == "movielens":
-        from multistage.datasets.movielens import movielens
-
         split, report = movielens(workspace.course / "workspace" / "downloads")
         _write(workspace, split, report)
     elif workspace.dataset == "rees46":
@@ -74,12 +83,10 @@ def prepare(workspace: Workspace, events: str | None = None, scheduler: str | No
 
 
 def _prepare_store(workspace: Workspace) -> None:
-    from multistage.datasets.store import StoreTruth, World, simulate
-
     settings = _store_settings(workspace)
     world = World(settings)
     events = simulate(world)
-    rows, without_cart = label(events)
+    rows, without_cart = label_sessions(events)
     acted = int((events["event_type"] != "view").sum())
     report = {
         "read": len(events),
@@ -90,14 +97,12 @@ def _prepare_store(workspace: Workspace) -> None:
     }
     rows = split_category(rows)
     valid, test = pd.DatetimeIndex(world.month_starts()[-3:-1]).tz_localize("UTC")
-    split = build(rows, split_by_time(rows, valid, test), user_core=1, product_core=1)
+    split = make_split(rows, split_by_time(rows, valid, test), user_core=1, product_core=1)
     truth = StoreTruth(settings, split.catalog()["product_id"].to_numpy())
     _write(workspace, split, report, truth=truth)
 
 
-def _store_settings(workspace: Workspace) -> "StoreSettings":
-    from multistage.datasets.store import StoreSettings
-
+def _store_settings(workspace: Workspace) -> StoreSettings:
     profile = workspace.profile
     return StoreSettings(users=profile.users, products=profile.products, seed=profile.seed)
 
@@ -121,7 +126,7 @@ def split_logs(labelled: Labelled, user_core: int, product_core: int) -> Split:
         far = stray(rows["timestamp"])
         rows = split_category(rows[~far] if far.any() else rows)  # a copy of all is not needed
         part = split_by_time(rows, *time_bounds(rows["timestamp"]))
-        split = build(rows, part, user_core, product_core)
+        split = make_split(rows, part, user_core, product_core)
         split.dropped["stray_dates"] = int(far.sum())
     if not len(rows) or not len(split.positions["train"]):
         dropped = int((part == 0).sum()) if len(rows) else 0
@@ -141,7 +146,7 @@ def _write(
     split: Split,
     report: dict,
     labelled: Labelled | None = None,
-    truth: "StoreTruth | None" = None,
+    truth: StoreTruth | None = None,
 ) -> None:
     with workspace.write(ARTIFACT, PRODUCER) as folder:
         write_tables(folder, split, report)

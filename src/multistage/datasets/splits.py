@@ -106,7 +106,7 @@ def split_by_time(rows: pd.DataFrame, valid: pd.Timestamp, test: pd.Timestamp) -
     return (rows["timestamp"] >= valid).astype("int8") + (rows["timestamp"] >= test).astype("int8")
 
 
-def build(rows: pd.DataFrame, part: pd.Series, user_core: int, product_core: int) -> Split:
+def make_split(rows: pd.DataFrame, part: pd.Series, user_core: int, product_core: int) -> Split:
     """Keep one row a pair in each split, then the core of training.
 
     Args:

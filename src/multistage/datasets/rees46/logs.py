@@ -1,9 +1,12 @@
 """From event files to labelled interactions on Dask, one partition of users in memory at a time.
 
-1. Every block of every file is checked and filtered (:mod:`multistage.datasets.events`); its carts
-   and purchases go to an Arrow file aside, one batch for each partition of users.
+1. Files are read in blocks that fit the processor's cache
+   (:mod:`multistage.datasets.rees46.read`). Rows that break the contract go to quarantine with
+   file, line and reason (:mod:`multistage.datasets.rees46.quarantine`). Views are checked and
+   counted, then let go: what remains (carts and purchases, some 2% of REES46) goes to an Arrow file
+   aside, one batch for each partition of users.
 2. Every partition gathers its batches, drops exact repeats and labels its sessions
-   (:mod:`multistage.datasets.interactions`). All events of a user are in one partition, so a
+   (:mod:`multistage.datasets.rees46.label`). All events of a user are in one partition, so a
    session may span blocks, files and midnights.
 
 What is held at once does not grow with the number of events; the labelled interactions that are
@@ -17,7 +20,9 @@ import glob
 import os
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +34,16 @@ import pyarrow.ipc
 from pandas.api.types import union_categoricals
 from pyarrow import feather
 
-from multistage.datasets.event_files import TASK_BYTES, plan
-from multistage.datasets.event_parsing import SHARD_SCHEMA
-from multistage.datasets.event_quarantine import QUARANTINE_COLUMNS
-from multistage.datasets.events import Counts, TaskResult, filter_task
-from multistage.datasets.interactions import label
+from multistage.datasets.rees46.label import label_sessions
+from multistage.datasets.rees46.quarantine import KEPT_SCHEMA, QUARANTINE_COLUMNS, parse_block
+from multistage.datasets.rees46.read import TASK_BYTES, Task, plan, read_blocks
 from multistage.datasets.splits import PAIR
 from multistage.errors import CourseError
 
+SHARD_ROWS = 1 << 17  # written at once: a compressed month is one task
 QUARANTINE_LIMIT = 0.01
+QUARANTINE_ROWS = 10_000  # of a task whose text is kept; all are counted
+OTHER_FORMAT_ROWS = 1_000  # bad ones before the first good one: given up
 PARTITION_BYTES = 256 << 20
 MOST_PARTITIONS = 64  # every task writes, and every partition reads, all of the others' files
 TEXT = ["category_code", "brand"]
@@ -56,7 +62,7 @@ LABELLED_SCHEMA = pa.schema(
 class Labelled:
     """Labelled interactions, and what became of every row that was read."""
 
-    rows: pd.DataFrame  # as of :func:`label`, without sessions; ids and texts categorical
+    rows: pd.DataFrame  # as of :func:`label_sessions`, without sessions; ids and texts categorical
     report: dict[str, Any]
     quarantine: list[tuple[str, int, str, str]]  # file, line, reason, text
 
@@ -113,14 +119,14 @@ def read_logs(
     try:
         with (
             tempfile.TemporaryDirectory(prefix=".logs-", dir=folder) as aside,
-            _Computer(scheduler) as compute,
+            _computer(scheduler) as compute,
         ):
             shards = [Path(aside) / f"shard-{i:05}.arrow" for i in range(len(tasks))]
             results = compute(
                 filter_task, [(t, s, partitions) for t, s in zip(tasks, shards, strict=True)]
             )
-            counts, quarantine = _merge(results)
-            _check_quarantine(counts, quarantine, limit)
+            report, quarantine = _merge(results)
+            _check_quarantine(report, quarantine, limit)
             parts = [Path(aside) / f"labelled-{p:03}.arrow" for p in range(partitions)]
             steps = Counter()
             for outcome in compute(
@@ -136,14 +142,69 @@ def read_logs(
                 "Nothing half-written is left."
             ) from None
         raise
-    report = {
-        "files": len(files),
-        "read": counts.read,
-        "quarantined": dict(sorted(counts.quarantined.items())),
-        "views": counts.views,
-        **steps,
-    }
-    return Labelled(rows, report, quarantine)
+    return Labelled(rows, report | steps, quarantine)
+
+
+@dataclass
+class Filtered:
+    """What became of the rows of a task; lines count from the task's first."""
+
+    file: str
+    read: int = 0
+    views: int = 0  # and removals from the cart: nothing is learned from them
+    lines: int = 0
+    quarantined: Counter = field(default_factory=Counter)  # reason -> rows
+    quarantine: list[tuple[int, str, str]] = field(default_factory=list)  # line, reason, text
+
+
+def filter_task(task: Task, shard: Path, partitions: int) -> Filtered:
+    """Check the rows of ``task`` and write its carts and purchases to ``shard`` (Arrow).
+
+    The file has ``partitions`` batches for each ``SHARD_ROWS`` or so of them; batch ``b`` holds the
+    rows with ``user_id % partitions == b % partitions``.
+
+    Raises:
+        CourseError: if the text is not UTF-8, a line is far too long, or ``OTHER_FORMAT_ROWS`` rows
+            and more break the contract before one keeps it.
+    """
+    found, waiting = Filtered(task.name), []
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_file(str(shard), KEPT_SCHEMA, options=options) as writer:
+        for text, broken in read_blocks(task):
+            block = parse_block(text, task.header, task.name)
+            bad = block.bad
+            if broken:
+                bad.append((block.lines + 1, "broken gzip tail", broken))
+            found.read += block.good + len(bad)
+            found.views += block.good - len(block.kept)
+            found.quarantined.update(reason for _, reason, _ in bad)
+            found.quarantine += [
+                (found.lines + line, reason, text)
+                for line, reason, text in bad[: QUARANTINE_ROWS - len(found.quarantine)]
+            ]
+            found.lines += block.lines
+            if found.read == found.quarantined.total() >= OTHER_FORMAT_ROWS:
+                _, reason, text = found.quarantine[0]
+                raise CourseError(
+                    f"{task.name} has another format: none of {found.read:,} rows keeps the "
+                    f"contract. The first is refused for {reason}: {text[:120]}"
+                )
+            waiting.append(block.kept)
+            if sum(map(len, waiting)) >= SHARD_ROWS:
+                _write_partitions(writer, waiting, partitions)
+                waiting = []
+        _write_partitions(writer, waiting, partitions)
+    return found
+
+
+def _write_partitions(
+    writer: pa.ipc.RecordBatchFileWriter, tables: list[pa.Table], partitions: int
+) -> None:
+    rows = pa.concat_tables([KEPT_SCHEMA.empty_table(), *tables]).combine_chunks()
+    rows = pa.record_batch([column.chunk(0) for column in rows.columns], schema=KEPT_SCHEMA)
+    part = rows["user_id"].to_numpy() % partitions
+    for p in range(partitions):
+        writer.write_batch(rows.take(pa.array(np.flatnonzero(part == p))))
 
 
 def label_partition(
@@ -160,7 +221,7 @@ def label_partition(
         with pa.ipc.open_file(pa.OSFile(str(shard))) as file:
             mine = range(partition, file.num_record_batches, partitions)
             batches += [file.get_batch(b) for b in mine]
-    table = pa.Table.from_batches(batches, SHARD_SCHEMA)
+    table = pa.Table.from_batches(batches, KEPT_SCHEMA)
     del batches
     columns = {name: table[name].to_numpy() for name in ("user_id", "product_id", "price")}
     columns |= {name: _categorical(table[name]) for name in ("event_type", *TEXT)}
@@ -169,7 +230,7 @@ def label_partition(
     events = pd.DataFrame(columns, copy=False)
     del table, columns
     unique = events.drop_duplicates()
-    rows, without_cart = label(unique)
+    rows, without_cart = label_sessions(unique)
     # Of one user's rows of the same second the order decides later; sessions are not needed then.
     keys = ["user_session", "timestamp", "product_id", "user_id"]
     rows = rows.take(np.lexsort([rows[key].to_numpy() for key in keys]))
@@ -215,67 +276,67 @@ def _gather(parts: list[Path], count: int) -> pd.DataFrame:
     return pd.DataFrame(columns, copy=False)
 
 
-def _merge(results: list[TaskResult]) -> tuple[Counts, list[tuple[str, int, str, str]]]:
-    """Total counts, and the quarantine with lines counted from the start of each file."""
-    counts, quarantine = Counts(), []
+def _merge(results: list[Filtered]) -> tuple[dict[str, Any], list[tuple[str, int, str, str]]]:
+    """Counts of all rows, and the quarantine with lines counted from the start of each file."""
+    quarantined, quarantine = Counter(), []
     lines: Counter[str] = Counter()
     for result in results:  # in the order of the plan: file by file, block by block
-        name = result.task.name
-        before = 1 + lines[name]  # the header is line 1
-        quarantine += [(name, before + line, why, text) for line, why, text in result.quarantine]
-        lines[name] += result.lines
-        counts.add(result.counts)
-    return counts, quarantine
+        file = result.file
+        before = 1 + lines[file]  # the header is line 1
+        quarantine += [(file, before + line, why, text) for line, why, text in result.quarantine]
+        quarantined.update(result.quarantined)
+        lines[file] += result.lines
+    report = {
+        "files": len(lines),
+        "read": sum(result.read for result in results),
+        "quarantined": dict(sorted(quarantined.items())),
+        "views": sum(result.views for result in results),
+    }
+    return report, quarantine
 
 
 def _check_quarantine(
-    counts: Counts, quarantine: list[tuple[str, int, str, str]], limit: float
+    report: dict[str, Any], quarantine: list[tuple[str, int, str, str]], limit: float
 ) -> None:
-    bad = counts.quarantined.total()
-    if bad > limit * counts.read:
-        reasons = ", ".join(f"{why}: {n:,}" for why, n in counts.quarantined.most_common())
+    reasons = Counter(report["quarantined"])
+    if reasons.total() > limit * report["read"]:
         file, line, why, text = quarantine[0]
         raise CourseError(
-            f"{bad:,} of {counts.read:,} rows break the contract ({reasons}), more than the "
-            f"{limit:.1%} allowed. The first is {file} line {line} ({why}): {text[:120]}. "
-            "Mend the files, or raise the limit."
+            f"{reasons.total():,} of {report['read']:,} rows break the contract "
+            f"({', '.join(f'{reason}: {n:,}' for reason, n in reasons.most_common())}), more than "
+            f"the {limit:.1%} allowed. The first is {file} line {line} ({why}): {text[:120]}. "
+            "Fix the files, or raise the limit."
         )
 
 
-class _Computer:
-    """Runs a function over many arguments: threads here, or the workers of a Dask scheduler."""
+@contextmanager
+def _computer(scheduler: str | None) -> Iterator[Callable[[Callable, list[tuple]], list]]:
+    """A map over lists of arguments: by threads here, or by the workers of a Dask scheduler."""
+    if not scheduler:
+        yield _compute_here
+        return
+    from distributed import Client
 
-    def __init__(self, scheduler: str | None) -> None:
-        self.scheduler = scheduler
-        self.client = None
+    try:
+        client = Client(scheduler, timeout="10s", set_as_default=False)
+    except OSError:
+        raise CourseError(
+            f"No Dask scheduler answers at {scheduler}: start one with dask-scheduler and "
+            "dask-worker, or leave --scheduler out to work here."
+        ) from None
+    with client:
+        yield lambda function, arguments: client.gather(
+            [client.submit(function, *args, pure=False) for args in arguments]
+        )
 
-    def __enter__(self) -> "_Computer":
-        if self.scheduler:
-            from distributed import Client
 
-            try:
-                self.client = Client(self.scheduler, timeout="10s", set_as_default=False)
-            except OSError:
-                raise CourseError(
-                    f"No Dask scheduler answers at {self.scheduler}: start one with dask-scheduler "
-                    "and dask-worker, or leave --scheduler out to work here."
-                ) from None
-        return self
+def _compute_here(function: Callable, arguments: list[tuple]) -> list:
+    import dask
 
-    def __exit__(self, *exc: object) -> None:
-        if self.client:
-            self.client.close()
-
-    def __call__(self, function: Any, arguments: list[tuple]) -> list[Any]:
-        if self.client:
-            futures = [self.client.submit(function, *args, pure=False) for args in arguments]
-            return self.client.gather(futures)
-        import dask
-
-        lazy = [dask.delayed(function, pure=False)(*args) for args in arguments]
-        results = list(dask.compute(*lazy, scheduler="threads", num_workers=os.cpu_count()))
-        _release_memory()
-        return results
+    lazy = [dask.delayed(function, pure=False)(*args) for args in arguments]
+    results = list(dask.compute(*lazy, scheduler="threads", num_workers=os.cpu_count()))
+    _release_memory()
+    return results
 
 
 def _release_memory() -> None:

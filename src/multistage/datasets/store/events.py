@@ -11,8 +11,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from multistage.datasets.contract import EVENT_COLUMNS
-from multistage.datasets.store_world import (
+from multistage.datasets.rees46.label import EVENT_COLUMNS
+from multistage.datasets.store.world import (
     BLOCK,
     DAY_TRAFFIC,
     HOUR_TRAFFIC,

@@ -1,8 +1,4 @@
-"""The simulated shop: the default data set, which knows the best attainable score.
-
-:mod:`multistage.datasets.store_world` says how it works (formulas and parameters),
-:mod:`multistage.datasets.store_events` draws its events; here is what it knows of itself.
-"""
+"""What the simulated shop knows of itself: true probabilities of purchases."""
 
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -10,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multistage.datasets.store_events import simulate, simulate_block
-from multistage.datasets.store_world import (
+from multistage.datasets.store.world import (
     BLOCK,
     FIRST_USER,
     StoreSettings,
@@ -21,8 +16,6 @@ from multistage.datasets.store_world import (
     time_effect,
 )
 from multistage.errors import CourseError
-
-__all__ = ["StoreSettings", "StoreTruth", "World", "simulate", "simulate_block"]
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from multistage.datasets.store_events import block_count, simulate_block
-from multistage.datasets.store_world import StoreSettings, World
+from multistage.datasets.store.events import block_count, simulate_block
+from multistage.datasets.store.world import StoreSettings, World
 from multistage.errors import CourseError
 
 FORMATS = ("csv.gz", "csv", "parquet")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from multistage.datasets.contract import EVENT_COLUMNS
+from multistage.datasets.rees46.label import EVENT_COLUMNS
 from multistage.errors import CourseError
 
 TASK_BYTES = 64 << 20

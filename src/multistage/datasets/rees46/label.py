@@ -8,6 +8,17 @@ Views, and purchases of what this session never put into a cart, say nothing her
 import numpy as np
 import pandas as pd
 
+EVENT_COLUMNS = (  # of REES46's files, in their order
+    "event_time",
+    "event_type",
+    "product_id",
+    "category_id",
+    "category_code",
+    "brand",
+    "price",
+    "user_id",
+    "user_session",
+)
 TEXT = ["brand", "category_code"]
 ROW_COLUMNS = [
     "user_id",
@@ -22,7 +33,7 @@ ROW_COLUMNS = [
 CATEGORY_LEVELS = 3
 
 
-def label(events: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def label_sessions(events: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Return one row per user, session and product that was put into the cart.
 
     Args:
