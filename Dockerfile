@@ -30,14 +30,14 @@ USER attendee
 EXPOSE 8888
 HEALTHCHECK --interval=30s --start-period=30s CMD \
   ["python", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8888/api', timeout=5)"]
-# It says first what no volume keeps.
+# It first prints which data no volume keeps.
 ENTRYPOINT ["sh", "/course/requirements/container.sh"]
-# All interfaces of the container: nobody outside of it could reach its loopback. Who may reach the
+# All interfaces of the container: from outside, its loopback cannot be reached. Who may reach the
 # port is for `docker run -p 127.0.0.1:8888:8888` to say. Without JUPYTER_TOKEN Jupyter makes a
 # token up and prints it.
 CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "--notebook-dir=notebooks"]
 
-# NGC's image has TensorFlow, cuDF, Merlin 23.8 and Triton for its own Python. Only what it lacks is
+# NGC's image has TensorFlow, cuDF, Merlin 23.8 and Triton for its own Python. Only what is missing is
 # added, at the lock's versions where the lock names it. Never built here.
 FROM nvcr.io/nvidia/merlin/merlin-tensorflow:23.08 AS gpu
 RUN python3 -c "import sys; assert sys.version_info[:2] == (3, 10), sys.version"

@@ -1,5 +1,5 @@
 # Two commands: `make run` executes the five labs, `make test` every test; `make check` the quick ones.
-# Each builds what it lacks and nothing twice.
+# Each builds what is missing, and nothing twice.
 
 PYTHON  ?=
 DATASET ?= store

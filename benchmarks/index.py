@@ -58,11 +58,11 @@ def main() -> None:
     draw(pd.DataFrame(measured), ROOT / "notebooks" / "images" / "index-choice.png")
 
 
-def simulate(items: int, people: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return vectors of products and of people, as the module's docstring says.
+def simulate(items: int, queries: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return vectors of products and of queries, as the module's docstring says.
 
     Returns:
-        (items, 32) and (people, 32) float32.
+        (items, 32) and (queries, 32) float32.
     """
     rng = np.random.default_rng(seed)
     scale = np.sqrt(0.75 ** np.arange(DIMENSIONS))
@@ -76,11 +76,11 @@ def simulate(items: int, people: int, seed: int = 0) -> tuple[np.ndarray, np.nda
     mean = scale[rng.permutation(DIMENSIONS)] * np.sqrt(0.4 / 0.6)
     products = mean + centres[category] + normal(items, 0.6)
     by_category = np.split(np.argsort(category, kind="stable"), np.bincount(category).cumsum()[:-1])
-    liked = [rng.choice(by_category[c], 3) for c in rng.choice(category, people)]
-    queries = products[np.array(liked)].mean(axis=1) + normal(people, 0.2)
+    bought = [rng.choice(by_category[c], 3) for c in rng.choice(category, queries)]
+    vectors = products[np.array(bought)].mean(axis=1) + normal(queries, 0.2)
     # Any direction of the space may be a principal one: PQ cuts vectors along the coordinates.
     turn = np.linalg.qr(rng.normal(size=(DIMENSIONS, DIMENSIONS)))[0]
-    return (products @ turn).astype("float32"), (queries @ turn).astype("float32")
+    return (products @ turn).astype("float32"), (vectors @ turn).astype("float32")
 
 
 def measure(products: np.ndarray, queries: np.ndarray) -> list[dict[str, Any]]:
@@ -101,12 +101,12 @@ def measure(products: np.ndarray, queries: np.ndarray) -> list[dict[str, Any]]:
     exact = np.empty(0)
     for kind, (factory, settings) in kinds.items():
         inner = kind == "exact"
-        items, people = (products, queries) if inner else as_distances(products, queries)
+        items, asked = (products, queries) if inner else as_distances(products, queries)
         metric = faiss.METRIC_INNER_PRODUCT if inner else faiss.METRIC_L2
         index, seconds = build(factory, metric, items, 100 * max(lists, 2**bits))
         for setting in settings:
             faiss.ParameterSpace().set_index_parameters(index, setting)
-            found, milliseconds = search(index, people)
+            found, milliseconds = search(index, asked)
             exact = found if kind == "exact" else exact
             rows.append(
                 {

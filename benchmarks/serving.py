@@ -71,19 +71,19 @@ def measure(workspace: Workspace, folder: Path, requests: int) -> dict[str, floa
     names = ("query_tower", "index", "ranker", "user_features")
     exported = {name: workspace.read(f"export/{name}") for name in names}
     users = pd.read_parquet(exported["user_features"] / "user_features.parquet")
-    everybody = users["user_id"].sample(frac=1, random_state=0).to_numpy()
+    all_users = users["user_id"].sample(frac=1, random_state=0).to_numpy()
     columns = [c for c in users if c not in ("user_id", "event_timestamp", "seen", "bought")]
     store = open_store(workspace.folder / "serving" / "feature_repository")
     with without_output():
         stock = stock_graph(store, exported, columns, workspace.profile.candidates)
     stock.export(str(folder / "stock"))
     with TritonServer(folder / "stock") as server:
-        stock_p50 = float(np.median(ask_stock(server, everybody[:300])[WARM_UP:]) * 1_000)
+        stock_p50 = float(np.median(ask_stock(server, all_users[:300])[WARM_UP:]) * 1_000)
 
     exports = workspace.read("serving/inputs")
     ours = workspace.read("serving/model_repository")
-    single = list(everybody.reshape(-1, 1))
-    batches = [np.resize(everybody[i:], BATCH) for i in range(0, len(everybody), BATCH)]
+    single = list(all_users.reshape(-1, 1))
+    batches = [np.resize(all_users[i:], BATCH) for i in range(0, len(all_users), BATCH)]
     large = grown(exports, folder / "large", LARGE)
     many = four_stages(large, workspace.profile.candidates, OrderByScore())
     many.export(str(folder / "many"), runtime=ServingRuntime())

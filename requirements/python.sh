@@ -1,7 +1,7 @@
 #!/bin/sh
 # Print the path of a complete Python 3.11: NVTabular's extension needs its headers, and Triton's
 # Python backend its shared library. Checks the one that is named, else python3.11 and python3.
-# If none is complete, says what each lacks on standard error and ends with 1.
+# If none is complete, says what is missing in each on standard error and ends with 1.
 #   sh requirements/python.sh [PYTHON]
 # Python is started without packages and settings (-EsS): what they print is no answer.
 

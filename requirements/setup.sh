@@ -45,10 +45,10 @@ case $PWD in
 esac
 
 missing="" packages=""
-lacks() { missing="${missing:+$missing, }$1" packages="$packages $2"; }
-command -v g++ >/dev/null 2>&1 || lacks "g++ (NVTabular builds a C++ extension)" $compiler
+need() { missing="${missing:+$missing, }$1" packages="$packages $2"; }
+command -v g++ >/dev/null 2>&1 || need "g++ (NVTabular builds a C++ extension)" $compiler
 works $UV || any_python "$@" >/dev/null || works uv \
-  || lacks "a Python from 3.8 on with venv and ensurepip, or uv from 0.8 on (to fetch packages)" $venv
+  || need "a Python from 3.8 on with venv and ensurepip, or uv from 0.8 on (to fetch packages)" $venv
 [ -z "$missing" ] || fail "missing: $missing.${install:+ Install as root: $install$packages}"
 
 if [ $# -gt 0 ]; then

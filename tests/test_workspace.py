@@ -73,7 +73,7 @@ def damage_manifest(folder):
         (damage_manifest, "cannot be read"),
     ],
 )
-def test_damage_is_named_with_the_command_that_mends_it(workspace, damage, said):
+def test_damage_is_named_with_the_command_that_fixes_it(workspace, damage, said):
     write(workspace)
     damage(workspace.folder / "data")
     with pytest.raises(ArtifactError, match=said) as refused:

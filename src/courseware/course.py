@@ -80,10 +80,10 @@ class Needs:
 
 @dataclass(frozen=True)
 class Course:
-    """What ``course.toml`` says.
+    """The contents of ``course.toml``.
 
     Attributes:
-        folder: where it stands.
+        folder: of the course.
         title: of the course.
         sections: the labs, in order.
         dataset: the one that labs use by default.

@@ -1,4 +1,4 @@
-"""The loopback interface, over which one talks to kernels and servers of the course."""
+"""The loopback interface, over which kernels and servers of the course are reached."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ def check_loopback() -> None:
         LabError: if that fails. Kernels and servers could not be reached then either.
     """
     try:
-        # To listen is not enough: Linux allows that while the interface is down.
+        # Listening is not enough: Linux allows it while the interface is down.
         with socket.create_server((LOOPBACK, 0)) as server:
             socket.create_connection(server.getsockname(), timeout=5).close()
     except OSError as error:

@@ -62,8 +62,8 @@ def load_libraries(files: list[Path]) -> None:
 
     The loader takes a library that is in memory before it looks for a file of that name. What
     cannot be loaded (a library that needs a driver, on a machine without) is left out. Each is
-    loaded for those that ask for it by name: were its functions everybody's, cuBLAS' libnvblas
-    would answer the calls of SciPy and scikit-learn to their own BLAS.
+    loaded for those that ask for it by name: with global symbols, cuBLAS' libnvblas
+    would take over the calls of SciPy and scikit-learn to their own BLAS.
     """
     while files:
         left = [file for file in files if not _load(file)]

@@ -1,4 +1,4 @@
-"""The loopback interface, over which one talks to the servers of the course."""
+"""The loopback interface, over which the servers of the course are reached."""
 
 import ipaddress
 import os

@@ -20,7 +20,7 @@ def task():
         (1, 13, 0),  # left in the cart
         (2, 99, 1),  # not in the catalogue
         (3, 10, 1),  # bought before
-        (4, 13, 1),  # a new person
+        (4, 13, 1),  # a new user
     )
     catalog = pd.DataFrame({"product_id": [10, 11, 12, 13]})
     data = Data("toy", train, test.iloc[:0], test, catalog, pd.DataFrame())

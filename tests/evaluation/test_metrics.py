@@ -18,7 +18,7 @@ from multistage.evaluation import (
 
 
 def one(*hits, items=10):
-    """A person whose relevant products are `hits`."""
+    """A user whose relevant products are `hits`."""
     row = np.zeros((1, items))
     row[0, list(hits)] = 1
     return csr_matrix(row)

@@ -1,4 +1,4 @@
-"""`make setup` on machines that lack something: what is named, and a Python that uv fetches."""
+"""`make setup` where something is missing: what is named, and a Python that uv fetches."""
 
 import os
 import shutil
@@ -218,7 +218,7 @@ def test_a_python_that_is_named_is_taken(with_compiler_and_own_uv, tmp_path):
     assert python.is_relative_to(Path(sys.base_prefix).resolve())
 
 
-# A Python 3.11 that lacks a part, as the packages of distributions leave it.
+# A Python 3.11 with a part missing, as the packages of distributions leave it.
 PARTIAL = {
     "has no headers": "import sysconfig; sysconfig.get_paths = lambda: {'include': '/nowhere'}",
     "has no shared library": (

@@ -19,43 +19,43 @@ def users(user_features):
 
 
 @pytest.fixture(scope="module")
-def everybody(ask, users):
+def all_answers(ask, users):
     return ask(users)
 
 
-def test_answers_do_not_depend_on_who_else_asks(ask, users, everybody):
+def test_answers_do_not_depend_on_who_else_asks(ask, users, all_answers):
     order = np.random.default_rng(0).permutation(len(users))
     for size in (1, 7, 200):
         for start in range(0, 200 if size == 1 else len(users), size):
             rows = order[start : start + size]
             answer = ask(users[rows])
-            assert np.array_equal(answer["ordered_ids"], everybody["ordered_ids"][rows])
+            assert np.array_equal(answer["ordered_ids"], all_answers["ordered_ids"][rows])
             assert np.allclose(
-                answer["ordered_scores"], everybody["ordered_scores"][rows], rtol=0, atol=1e-5
+                answer["ordered_scores"], all_answers["ordered_scores"][rows], rtol=0, atol=1e-5
             )
 
 
 def test_no_product_comes_back_that_its_user_has_seen_or_that_is_not_available(
-    everybody, user_features, workspace
+    all_answers, user_features, workspace
 ):
     items = pd.read_parquet(workspace.read("export/item_features") / "item_features.parquet")
     available = set(items["product_id"][items["available"]])
-    for offered, seen in zip(everybody["ordered_ids"], user_features["seen"], strict=True):
+    for offered, seen in zip(all_answers["ordered_ids"], user_features["seen"], strict=True):
         assert not set(offered) & set(seen)
         assert set(offered) <= available
         assert len(set(offered)) == len(offered)
 
 
 def test_scores_fall_and_are_those_of_the_ranker(
-    ask, everybody, exports, user_features, users, recommender
+    ask, all_answers, exports, user_features, users, recommender
 ):
     from multistage.serving.catalog import Context
     from multistage.serving.saved_model import SavedModel
 
-    assert (np.diff(everybody["ordered_scores"], axis=1) <= 0).all()
+    assert (np.diff(all_answers["ordered_scores"], axis=1) <= 0).all()
     items = pd.read_parquet(exports / "item_features" / "item_features.parquet")
     row = 5
-    products = items.set_index("product_id").loc[everybody["ordered_ids"][row]]
+    products = items.set_index("product_id").loc[all_answers["ordered_ids"][row]]
     context = Context.read(exports / "context").encode(np.array([NOON]))
     columns = {name: products[name].to_numpy() for name in products}
     for name in ("user", "user_activity", "user_price"):
@@ -63,10 +63,10 @@ def test_scores_fall_and_are_those_of_the_ranker(
     columns |= {name: np.full(10, value) for name, value in context.items()}
     ask(users[row : row + 1])
     rated = next(s.table for s in recommender.runtime.steps if s.operator == "AddRetrievalScores")
-    place = pd.Index(rated["candidate_ids"].values[0]).get_indexer(everybody["ordered_ids"][row])
+    place = pd.Index(rated["candidate_ids"].values[0]).get_indexer(all_answers["ordered_ids"][row])
     columns |= {name: rated[name].values[0][place] for name in SCORE_COLUMNS}
     scores = SavedModel(exports / "ranker")(columns)[:, 0]
-    assert np.allclose(scores, everybody["ordered_scores"][row], atol=1e-6)
+    assert np.allclose(scores, all_answers["ordered_scores"][row], atol=1e-6)
 
 
 def test_what_the_sources_think_is_computed_from_the_users_own_lists(
@@ -96,9 +96,9 @@ def test_what_the_sources_think_is_computed_from_the_users_own_lists(
     assert counts[best[0]] == counts[rated["candidate_ids"].values[row]].max()
 
 
-def test_the_time_of_the_request_reaches_the_ranker(ask, users, everybody):
+def test_the_time_of_the_request_reaches_the_ranker(ask, users, all_answers):
     night = ask(users, time=NOON + 9 * 3_600)
-    assert not np.allclose(night["ordered_scores"], everybody["ordered_scores"])
+    assert not np.allclose(night["ordered_scores"], all_answers["ordered_scores"])
 
 
 def test_unknown_negative_and_huge_ids_get_popular_products(ask, users, workspace):
@@ -118,14 +118,14 @@ def test_the_same_user_twice(ask, users):
     assert (answer["ordered_ids"] == answer["ordered_ids"][0]).all()
 
 
-def test_a_large_request_is_answered_in_parts_of_different_width(ask, users, everybody):
+def test_a_large_request_is_answered_in_parts_of_different_width(ask, users, all_answers):
     k = np.full(2_500, 2, "int32")
     k[1_200] = 10
     answer = ask(np.resize(users, 2_500), k=k)
     assert answer["ordered_ids"].shape == answer["ordered_scores"].shape == (2_500, 10)
-    assert np.array_equal(answer["ordered_ids"][1_200], everybody["ordered_ids"][200])
+    assert np.array_equal(answer["ordered_ids"][1_200], all_answers["ordered_ids"][200])
     others = np.arange(2_500) != 1_200
-    wanted = np.resize(everybody["ordered_ids"][:, :2], (2_500, 2))
+    wanted = np.resize(all_answers["ordered_ids"][:, :2], (2_500, 2))
     assert np.array_equal(answer["ordered_ids"][others, :2], wanted[others])
     assert (answer["ordered_ids"][others, 2:] == -1).all()
     assert np.isnan(answer["ordered_scores"][others, 2:]).all()
@@ -185,7 +185,7 @@ def answer_of(folder, users):
     return recommender.run(np.array(users), np.array([NOON]), np.array([10], "int32"))
 
 
-def test_somebody_who_has_everything_gets_nothing_and_a_neighbour_all(
+def test_a_user_who_has_everything_gets_nothing_and_another_user_all(
     exports, tmp_path, user_features, workspace
 ):
     items = pd.read_parquet(workspace.read("export/item_features") / "item_features.parquet")

@@ -105,7 +105,7 @@ def test_a_purchase_changes_the_next_answer(server, live, user_features, ask):
         push_purchase(live, user, before[0], datetime(2020, 3, 2, tzinfo=UTC))
         after = client.recommend([user], time=NOON).ordered_ids[0]
     assert before[0] not in after
-    # what was bought also speaks for its neighbours, so the order of the others may change
+    # what was bought also raises other products' scores, so the order of the others may change
     assert len(set(after.tolist())) == len(after) == 10
     assert not set(after) & set(user_features["seen"].iloc[7])
 
@@ -121,7 +121,7 @@ def test_a_purchase_counts_whatever_the_time_of_the_features_is(live, user_featu
     push(live, user_features.assign(event_timestamp=later).iloc[[9]])
 
 
-def test_somebody_who_has_bought_everything_gets_nothing_and_a_neighbour_all(
+def test_a_user_who_has_bought_everything_gets_nothing_and_another_user_all(
     server, live, user_features, workspace
 ):
     items = pd.read_parquet(workspace.read("export/item_features") / "item_features.parquet")

@@ -54,7 +54,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(saved, rows):
 
 
 def test_columns_are_spread_over_the_rows(saved):
-    """One code a user, one number a candidate: as if each row had been written out."""
+    """One code per user, one number per candidate: as if each row had been written out."""
     code, number = columns(3)["code"], columns(12)["number"].reshape(3, 4)
     answer = saved({"code": code[:, None], "number": number}, (3, 4))
     rows = saved({"code": np.repeat(code, 4), "number": number.ravel()})

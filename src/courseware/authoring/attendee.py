@@ -1,4 +1,4 @@
-"""The attendee's notebook: solutions cut by nbgrader's own preprocessor, stubs in their place."""
+"""The attendee's notebook: solutions cut by nbgrader's own preprocessor, stubs instead."""
 
 import copy
 import json
@@ -10,7 +10,7 @@ from courseware.course import Section
 
 
 def stub(exercise: str, title: str) -> str:
-    """Return the line that stands where a solution stood."""
+    """Return the line that replaces a solution."""
     text = json.dumps(f"Exercise {exercise}: {title}", ensure_ascii=False)
     return f"raise NotImplementedError({text})"
 

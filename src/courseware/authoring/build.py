@@ -1,4 +1,4 @@
-"""Write both notebooks of each section, and tell where they drifted from their source."""
+"""Write both notebooks of each section, and find where they differ from their source."""
 
 import os
 import tempfile

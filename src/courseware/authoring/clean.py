@@ -1,4 +1,4 @@
-"""Take out of an executed notebook what belongs to one run on one machine."""
+"""Remove from an executed notebook what depends on one run on one machine."""
 
 import re
 import tempfile
@@ -17,7 +17,7 @@ _MODEL_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
 def clean(notebook: NotebookNode, course: Path) -> NotebookNode:
-    """Drop timings and papermill's marks, and write paths relative to the course, in place.
+    """Drop timings and papermill's metadata, and write paths relative to the course, in place.
 
     Text that arrived in pieces becomes one output: where it broke was a matter of milliseconds.
     """

@@ -26,7 +26,7 @@ _LINES = 6  # of an error's message that are kept
 class OwnKernel(AsyncKernelManager):
     """Starts ``sys.executable -m ipykernel_launcher``, whatever kernels the machine has.
 
-    Its messages are encrypted, since other people may have accounts on the machine, and what it
+    Its messages are encrypted, since other users may have accounts on the machine, and what it
     logs to standard error is dropped: errors of cells come back in the notebook. It reads none of
     the user's settings for IPython, since start-up files there could change what a notebook
     prints, and it has a home of its own where the user's cannot be written.
@@ -69,17 +69,17 @@ class CellError(Exception):
         line: the line of the cell that failed, empty if it is not known.
         name: the class of the error.
         message: the error's message, a few lines at most.
-        calm: whether the user can fix the error, so that its message is shown without a traceback.
+        user_can_fix: whether the user can fix the error; then its message alone is shown.
     """
 
     heading: str
     line: str
     name: str
     message: str
-    calm: bool
+    user_can_fix: bool
 
     def __str__(self) -> str:
-        return self.message if self.calm else f"{self.name}: {self.message}".rstrip(": ")
+        return self.message if self.user_can_fix else f"{self.name}: {self.message}".rstrip(": ")
 
 
 def execute(
@@ -100,7 +100,7 @@ def execute(
 
     Raises:
         CellError: if a cell fails, or its kernel dies.
-        LabError: if the machine has no loopback, over which one talks to a kernel.
+        LabError: if the machine has no loopback interface, over which kernels are reached.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -145,11 +145,11 @@ def _cell_error(notebook: NotebookNode, error: Any) -> CellError:
     trace = _ANSI.sub("", "\n".join(error.traceback))
     arrows = re.findall(r"^-+> *\d+ (.*)$", trace, flags=re.MULTILINE)
     # Calm errors render as their message alone (LabError._render_traceback_).
-    calm = trace.strip() == str(error.evalue).strip() and bool(trace.strip())
+    user_can_fix = trace.strip() == str(error.evalue).strip() and bool(trace.strip())
     own = [line.strip() for line in arrows if line.strip() in error.source]
     message = "\n".join(str(error.evalue).strip().splitlines()[:_LINES])
     return CellError(
-        _heading(notebook, error.source), own[0] if own else "", error.ename, message, calm
+        _heading(notebook, error.source), own[0] if own else "", error.ename, message, user_can_fix
     )
 
 

@@ -130,7 +130,7 @@ def signatures(source: str) -> dict[str, str]:
 
 
 def definitions(section: Section, *names: str) -> list[Any]:
-    """Return functions and classes that a lab defines, so that nobody keeps a copy of them.
+    """Return functions and classes that a lab defines, so that other code needs no copy of them.
 
     The lab's imports are executed as well, and nothing of its work.
 

@@ -1,4 +1,4 @@
-"""``lab run``: execute the solved labs in order and say what came of it."""
+"""``lab run``: execute the solved labs in order and print the results."""
 
 import json
 from typing import Annotated
@@ -26,8 +26,8 @@ def command(
 ) -> None:
     """Execute the solved labs; print what they measured.
 
-    Each runs in a fresh kernel; build/run/<dataset>-<profile>/ holds what came of them. With
-    --section, what earlier sections hand over is built first if it is missing or damaged.
+    Each runs in a fresh kernel; build/run/<dataset>-<profile>/ holds the results. With
+    --section, what it reads is built first by earlier sections, if it is missing or damaged.
     """
     course = Course.read(find_course(root))
     workspace = open_workspace(course, dataset, profile)
@@ -43,7 +43,7 @@ def command(
 
 
 class Bars(Report):
-    """One line a section: its name, a bar over its cells, the time it has taken."""
+    """One line per section: its name, a progress bar of its cells, its time."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -100,6 +100,6 @@ def _print(summary: Summary, console: Console) -> None:
     for result in summary.sections:
         if result.error:
             console.print(f"{result.section} failed at: {result.error.heading}", markup=False)
-            if result.error.line and not result.error.calm:
+            if result.error.line and not result.error.user_can_fix:
                 console.print(f"    {result.error.line}", markup=False, highlight=False)
             console.print(str(result.error), markup=False, highlight=False)

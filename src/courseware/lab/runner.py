@@ -1,4 +1,4 @@
-"""Run sections in order, each in a fresh kernel, and keep what they measured."""
+"""Run sections in order, each in a new kernel, and keep their metrics."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from courseware.workspaces import Workspace, missing_before
 
 @dataclass
 class SectionResult:
-    """What came of one section."""
+    """The result of one section."""
 
     section: str
     status: Literal["passed", "failed", "skipped"] = "skipped"
@@ -28,7 +28,7 @@ class SectionResult:
 
 @dataclass
 class Summary:
-    """What came of a run; ``summary.json`` without the errors' lines."""
+    """The result of a run; ``summary.json`` without the errors' lines."""
 
     dataset: str
     profile: str
@@ -52,7 +52,7 @@ class Summary:
 
 
 class Report:
-    """Is told how a run goes on; this one says nothing."""
+    """Receives the progress of a run; this one ignores it."""
 
     def warned(self, text: str) -> None:
         """Something may go wrong."""
@@ -79,10 +79,10 @@ def run_sections(
     Args:
         course: its labs are run.
         workspace: its data set and profile are the labs' parameters.
-        numbers: the sections to run, all by default. What earlier ones hand over is built first
-            if it is missing or damaged.
+        numbers: the sections to run, all by default. What they read is built first by earlier
+            sections, if it is missing or damaged.
         events: a glob of REES46 files, given to the labs as their parameter.
-        report: is told how it goes on.
+        report: receives the progress.
 
     Returns:
         The summary. After a section that failed, the rest are skipped.

@@ -11,7 +11,7 @@ def running(course: Path) -> dict[int, str]:
     """Return pid -> what it serves, for every Triton server of this user on this course's files.
 
     A server carries the repository's path in its environment, so one whose notebook died is found
-    as well, and no other course's server is. Root sees everybody's.
+    as well, and no other course's server is. Root sees the servers of all users.
     """
     import psutil
 

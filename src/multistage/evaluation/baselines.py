@@ -15,7 +15,7 @@ Scores = NDArray[np.float64]
 
 
 def popularity(purchases: csr_matrix, history: csr_matrix) -> Scores:
-    """Score each product by how many users bought it; the same for everybody."""
+    """Score each product by how many users bought it; the same for all users."""
     counts = np.asarray(purchases.sum(axis=0)).ravel()
     return np.tile(counts, (history.shape[0], 1))
 

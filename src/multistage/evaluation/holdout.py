@@ -26,7 +26,7 @@ class Holdout:
         history: ``(n, m)`` what each user bought in training.
         seen: ``(n, m)`` what each user has a training row with; never recommended.
         relevant: ``(n, m)`` what each user bought in the held-out part, seen products left out.
-        purchases: ``(all training users, m)`` what everybody bought in training, to learn from.
+        purchases: ``(all training users, m)`` what all users bought in training, to learn from.
     """
 
     user_ids: NDArray[np.int64]

@@ -72,7 +72,7 @@ def ndcg_at_k(recommended: Ints, relevant: csr_matrix, k: int) -> Floats:
 
 
 def catalog_coverage(recommended: Ints, n_items: int) -> float:
-    """Return the share of the catalogue that is recommended to anybody."""
+    """Return the share of the catalogue that is recommended to at least one user."""
     shown = np.unique(recommended)
     return float((shown >= 0).sum() / n_items)
 

@@ -215,7 +215,7 @@ def test_a_failing_cell_is_named_by_its_heading(small_course):
     assert failed.value.heading == "Two"
     assert failed.value.line == "x / 0"
     assert str(failed.value) == "ZeroDivisionError: division by zero"
-    assert not failed.value.calm
+    assert not failed.value.user_can_fix
 
 
 def test_a_dead_kernel_is_named(small_course):

@@ -1,4 +1,4 @@
-"""Seats that were taken apart, and rooms in which not every seat can be mended."""
+"""Damaged seats, and folders of seats in which not every seat can be repaired."""
 
 import json
 import os

@@ -15,11 +15,10 @@ from multistage.serving.saved_model import SavedModel
 class ScoreCandidates(ServingOperator):
     """Joins user, product and context, and calls the ranker once for the whole request.
 
-    The names of the ranker's inputs decide what it is fed: a column of the products, of the
-    context, or of the table, the latter with one value a user or one a candidate. The products'
-    features come from the columnar snapshot that was exported with the index.
-    A user without features keeps the popular products in their order: whatever the ranker makes of
-    nobody in particular, the score is then each product's share of all purchases.
+    The names of the ranker's inputs select their columns: of the products, of the context, or of
+    the table, the latter with one value per user or per candidate. The products' features come from
+    the columnar snapshot that was exported with the index. A user without features keeps the
+    popular products in their order: the score is then each product's share of all purchases.
     """
 
     artifacts = ("ranker", "item_features", "popularity", "context")
