@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # REES46's mix: 97.8% views; a cart session a month.
 SHOP = {"view_share": 0.978, "cart_sessions": 1.0, "products": 2_000}
-EVENTS_A_USER = 575  # in seven months of such a shop
+EVENTS_PER_USER = 575  # in seven months of such a shop
 LIBRARIES = ("pandas", "pyarrow.dataset", "pyarrow.parquet", "dask", "multistage.datasets.prepare")
 
 
@@ -86,7 +86,7 @@ def simulate(events: int) -> Path:
     from multistage.datasets.store.files import write_events
     from multistage.datasets.store.world import StoreSettings
 
-    settings = StoreSettings(users=events // EVENTS_A_USER, **SHOP)
+    settings = StoreSettings(users=events // EVENTS_PER_USER, **SHOP)
     folder = ROOT / "build" / "bench" / "logs" / f"{settings.edition}-{settings.users}"
     if not (folder / ".complete").exists():
         write_events(settings, folder, "csv")

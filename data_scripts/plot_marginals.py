@@ -58,7 +58,7 @@ def draw(axes: np.ndarray, events: dict, products: dict) -> None:
     titles = (
         (price, "price", "log10 of the price", "density"),
         (tail, "popularity", "share of products, most seen first", "share of events"),
-        (size, "events a session", "events (25 or more in one)", "share of sessions"),
+        (size, "events per session", "events (25 or more in one)", "share of sessions"),
         (hour, "hour of day (simulated only)", "hour, UTC", "share of events"),
         (category, "top categories", "rank", "share of events"),
         (brand, "brands", "rank (0: missing)", "share of events"),
@@ -93,7 +93,7 @@ def table(events: dict, products: dict) -> pd.DataFrame:
             .max(),
             "largest brand": p["brand"].value_counts(True).max(),
             **{f"price, {q:.0%}": p["price"].quantile(q) for q in (0.05, 0.25, 0.5, 0.75, 0.95)},
-            "events a session": size.mean(),
+            "events per session": size.mean(),
             "sessions of one event": (size == 1).mean(),
             "top 1% of products": seen[: len(seen) // 100].sum(),
             "top 10% of products": seen[: len(seen) // 10].sum(),

@@ -52,7 +52,7 @@ def test_history_does_not_depend_on_the_order_of_rows_or_on_later_rows(interacti
     pd.testing.assert_frame_equal(add_user_history(early), whole.loc[early.index])
 
 
-def test_final_history_has_one_row_a_user_over_everything(interactions):
+def test_final_history_has_one_row_per_user_over_all_rows(interactions):
     state = user_history(interactions).set_index("user_id")
     counts = interactions["user_id"].value_counts()
     np.testing.assert_allclose(state["user_activity"], np.log1p(counts[state.index]), rtol=1e-6)

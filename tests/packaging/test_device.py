@@ -237,7 +237,7 @@ def test_doctor_offers_the_profile_where_tensorflow_sees_a_gpu(tmp_path, monkeyp
     assert "make run PROFILE=gpu" in found
 
 
-def test_the_error_is_one_that_a_user_can_mend(monkeypatch):
+def test_the_error_is_one_that_a_user_can_fix(monkeypatch):
     from multistage import device
 
     class NoGpu:

@@ -93,7 +93,7 @@ def test_doctor_compares_with_the_pins_of_its_machine(monkeypatch, machine):
 def test_doctor_offers_no_gpu_build_on_arm(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     monkeypatch.setattr(checks, "_installed", of("aarch64").get)
-    monkeypatch.setattr("multistage.commands.checks.device", lambda: "GH200")
+    monkeypatch.setattr("multistage.commands.checks.device_name", lambda: "GH200")
     assert checks.gpu(COURSE).found.startswith("GH200, and TensorFlow for CPUs")
     assert "PROFILE=gpu" not in checks.gpu(COURSE).found
 

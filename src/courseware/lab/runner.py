@@ -122,7 +122,7 @@ def run_sections(
         summary = Summary(
             workspace.dataset,
             workspace.profile.name,
-            device(),
+            device_name(),
             round(time.monotonic() - start, 1),
             results,
         )
@@ -135,7 +135,7 @@ def run_sections(
     return summary
 
 
-def device() -> str:
+def device_name() -> str:
     """Return the name of the first GPU that the driver reports, else ``"cpu"``."""
     import subprocess
 

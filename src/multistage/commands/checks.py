@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from courseware.lab.doctor import Finding
-from courseware.lab.runner import device
+from courseware.lab.runner import device_name
 from multistage.serving.triton import SHARED_MB, TritonServer
 from multistage.tensorflow_setup import quiet
 
@@ -91,7 +91,7 @@ def redis(course: Path) -> Finding:
 
 def gpu(course: Path) -> Finding:
     """The GPU that the driver reports."""
-    name = device()
+    name = device_name()
     if name == "cpu":
         found = "none: the labs run on the CPU"
     elif _built_for_gpus():
@@ -120,7 +120,7 @@ def tensorflow_devices(course: Path) -> Finding:
     if seen:
         return Finding("TensorFlow", "ok", f"{found}. To use it: make run PROFILE=gpu")
     fix = f"The labs run on the CPU. {_to_get_the_gpu_build()}"
-    return Finding("TensorFlow", "ok" if device() == "cpu" else "note", found, fix)
+    return Finding("TensorFlow", "ok" if device_name() == "cpu" else "note", found, fix)
 
 
 def _built_for_gpus() -> bool:
