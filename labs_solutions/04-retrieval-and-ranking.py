@@ -845,7 +845,7 @@ def hard_negatives(
 
     Returns:
         (users, n) product ids, as an array of integers. In each row n different candidates of this
-        user, none of them bought by this user, each one that is allowed with the same chance. The
+        user, none of them bought by this user; every set of n allowed ones has the same chance. The
         order within a row does not matter. What other users bought does not matter either.
     """
     ### BEGIN SOLUTION

@@ -112,7 +112,8 @@ LOSS_MISTAKES = {
 def recall_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     """Two shops to read, all scores negative, k around the number of products; random shops."""
     products = np.array([[3.0, 0.0], [2.0, 0.5], [1.0, 2.0], [0.0, 3.0]])
-    yield np.array([[1.0, 0.0]]), products, [np.array([0])], [np.array([1, 3])], 1
+    for k in (1, 3):
+        yield np.array([[1.0, 0.0]]), products, [np.array([0])], [np.array([1, 3])], k
     users, nothing = np.array([[1.0, 0.2], [0.1, 1.0]]), np.array([], dtype=int)
     bought = [np.array([2]), np.array([3, 0, 1])]
     yield users, products, [np.array([0, 1, 0]), nothing], bought, 2
@@ -217,6 +218,7 @@ NO_CHANCE = "Another seed gives the same negatives: draw by chance, from rng."
 NEVER_OTHERS = "What somebody else bought is never drawn: leave out the user's own purchases only."
 NEVER = "Some candidates are never drawn: draw from all that the user did not buy."
 UNEVEN = "Some allowed candidates are drawn more often than others: draw evenly."
+TOGETHER = "Some candidates are drawn together too often or too rarely: draw one by one."
 DRAWS = 3_000
 
 
@@ -262,7 +264,7 @@ def same_negatives(
 
 
 def judge_negatives(answer: Callable[..., np.ndarray], rng: np.random.Generator) -> None:
-    """Chance comes from rng alone, and every allowed candidate is drawn equally often."""
+    """Chance comes from rng alone; allowed candidates, and pairs of them, come equally often."""
     candidates, bought = _random_candidates(rng, users=4)
     n = 5
 
@@ -277,16 +279,25 @@ def judge_negatives(answer: Callable[..., np.ndarray], rng: np.random.Generator)
     draws = [draw(seed) for seed in range(DRAWS)]
     for user, allowed in enumerate(_allowed(candidates, bought)):
         rows = np.array([drawn[user] for drawn in draws])
-        share = np.array([(rows == product).any(axis=1).mean() for product in allowed])
-        expected = n / len(allowed)
+        taken = (rows[:, :, np.newaxis] == allowed).any(axis=1).astype(float)
+        share, expected = taken.mean(axis=0), n / len(allowed)
         wanted = f"each in {expected:.0%} of draws"
         if never := set(np.array(allowed)[share == 0].tolist()):
             others = set(allowed) & set.union(*bought)
             said = NEVER_OTHERS if never == others else NEVER
             raise Wrong(said, wanted, f"{len(never)} of {len(allowed)} in none")
-        # six standard errors: a right answer is refused once in ten million
-        if (np.abs(share - expected) > 6 * np.sqrt(expected * (1 - expected) / DRAWS)).any():
+        if _uneven(share, expected):
             raise Wrong(UNEVEN, wanted, f"in {share.min():.0%} to {share.max():.0%}")
+        pairs = (taken.T @ taken / DRAWS)[np.triu_indices(len(allowed), 1)]
+        together = expected * (n - 1) / (len(allowed) - 1)
+        if _uneven(pairs, together):
+            wanted = f"each pair in {together:.1%} of draws"
+            raise Wrong(TOGETHER, wanted, f"in {pairs.min():.1%} to {pairs.max():.1%}")
+
+
+def _uneven(shares: np.ndarray, expected: float) -> bool:
+    """Whether a share is six standard errors away: for a right answer once in a million checks."""
+    return bool(np.any(np.abs(shares - expected) > 6 * np.sqrt(expected * (1 - expected) / DRAWS)))
 
 
 def _allowed(candidates: np.ndarray, bought: list[set[int]]) -> list[list[int]]:
@@ -311,6 +322,11 @@ def _first_more_often(candidates: Any, bought: Any, n: int, rng: Any) -> np.ndar
     return np.stack(rows)
 
 
+def _neighbours(candidates: Any, bought: Any, n: int, rng: Any) -> np.ndarray:
+    rows = _allowed(candidates, bought)
+    return np.stack([np.roll(found, rng.integers(len(found)))[:n] for found in rows])
+
+
 def _negatives_in_place(candidates: Any, bought: Any, n: int, rng: Any) -> np.ndarray:
     candidates[:, :n] = _even(_allowed(candidates, bought), n, rng)
     return candidates[:, :n].copy()
@@ -329,6 +345,7 @@ NEGATIVES_MISTAKES = {
     NO_CHANCE: lambda found, bought, n, rng: np.stack([a[:n] for a in _allowed(found, bought)]),
     NEVER: lambda found, bought, n, rng: _even([a[:n] for a in _allowed(found, bought)], n, rng),
     UNEVEN: _first_more_often,
+    TOGETHER: _neighbours,
     CHANGED: _negatives_in_place,
     OWN_CHANCE: lambda found, bought, n, rng: _even(
         _allowed(found, bought), n, np.random.default_rng()
@@ -367,7 +384,7 @@ def index_cases(rng: np.random.Generator) -> Iterator[tuple[pd.DataFrame, float,
             {
                 "recall": rng.choice([0.7, 0.904, 0.949, 0.951, 1.0], rows),
                 "ms": (rng.permutation(rows) + 1) * 0.375,
-                "mib": rng.choice([20.25, 20.75, 2_000.5], rows),
+                "mib": rng.choice([20.25, 20.375, 20.75, 2_000.5], rows),
             },
             index=[f"index {i}" for i in rng.permutation(rows)],
         )
