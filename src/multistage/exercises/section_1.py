@@ -117,7 +117,6 @@ def loss_cases(rng: np.random.Generator) -> Iterator[tuple[Stages, Users]]:
     """By hand: each stage can be the worst, gains, ties, no loss at all; then random pipelines."""
     yield {"retrieve": [[1]], "score": [[]]}, [{1, 2, 3, 4}]
     yield {"retrieve": [[1, 2, 9]], "score": [[1]]}, [{1, 2}]
-    yield {"retrieve": [[1, 2]]}, [{1, 2}]
     yield {"retrieve": [[1, 2], [3]], "filter": [[2, 1], [3]]}, [{1, 2}, {3}]
     yield {"score": [[1, 2, 3]], "order": [[1, 2]], "again": [[1]]}, [{1, 2, 3, 4}]
     yield {"z": [[1, 2, 3], [5]], "y": [[1, 2], [5]], "x": [[1, 2], []]}, [{1, 2, 3}, {5}]
@@ -243,6 +242,9 @@ EXERCISES = [
         mistakes={
             "The ranking was cut at n before it was filtered, so too few are left. Go on down the "
             "ranking until n products are found.": changed("1.3", {"in ranked:": "in ranked[:n]:"}),
+            "The ranking was cut at n before it was filtered, and a repeated product was kept.": (
+                changed("1.3", {"in ranked:": "in ranked[:n]:", " and product not in allowed": ""})
+            ),
             "The list was cut at n before repeated products were removed, so too few are left. "
             "Remove repeats first.": changed(
                 "1.3",
@@ -281,7 +283,9 @@ EXERCISES = [
         mistakes={
             "The loss is divided by the purchases that entered the stage. Divide by all "
             "purchases.": changed("1.4", {"/ everything": "/ max(before, 1)"}),
-            "The first stage can lose as well. Before it, all purchases survive.": changed(
+            "The first stage is left out. It can lose as well: before it, all purchases "
+            "survive.": changed("1.4", {"worst = ": "del losses[next(iter(stages))]; worst = "}),
+            "The first stage never loses here. It can: before it, all purchases survive.": changed(
                 "1.4", {"before - surviving": "before - surviving if losses else 0"}
             ),
             "It counts the candidates that a stage removes. Only relevant products count.": changed(
@@ -294,8 +298,8 @@ EXERCISES = [
             "It averages over users. Count purchases: who bought more counts more.": changed(
                 "1.4",
                 {
-                    "set(products))": "set(products)) / max(len(bought), 1)",
-                    "len(bought) for": "len(bought) > 0 for",
+                    "set(products))": "set(products)) / len(bought)",
+                    "len(bought) for": "1 for",
                 },
             ),
             "It adds up the losses of all stages so far. Compare each stage with the one before "
