@@ -1,8 +1,11 @@
 """The words: links that lead somewhere, spelling, and slides that need no network."""
 
+import importlib
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -123,3 +126,29 @@ def test_slides_hold_the_lesson_and_no_exercise(slides):
     assert "courseware-card" not in slides
     text = re.sub(r"<[^>]+>", "", slides)
     assert "Exercise 1.1" not in text
+
+
+PATHS = re.compile(
+    r"(?<![\w/.-])((?:src|tests|docs|benchmarks|labs_solutions|data_scripts|multistage)/[\w./-]+\w)"
+)
+MODULES = re.compile(r"\b((?:multistage|courseware)(?:\.\w+)+)")
+# what contributors are told to write
+EXAMPLES = {"section_6.py", "toy.py", "test_toy.py", "06-name.py", "NN-name.py"}
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        return hasattr(importlib.import_module(module), attribute) or bool(find_spec(name))
+    except ModuleNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_modules_that_a_page_names_are_there(page):
+    code = " ".join(re.findall(r"`([^`\n]+)`", FENCE.sub("", page.read_text())))
+    files = {name for name in PATHS.findall(code) if Path(name).name not in EXAMPLES}
+    places = (COURSE, COURSE / "src")
+    assert [name for name in files if not any((place / name).exists() for place in places)] == []
+    assert [name for name in set(MODULES.findall(code)) if not is_there(name)] == []
