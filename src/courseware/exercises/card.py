@@ -111,7 +111,9 @@ def readable(value: Any) -> str:
     """Return ``value`` as an attendee would write it: arrays and tables shortened."""
     try:
         if isinstance(value, pd.DataFrame | pd.Series):
-            return "\n" + value.to_string(max_rows=_ROWS)
+            return value.to_string(max_rows=_ROWS)
+        if isinstance(value, dict) and any(isinstance(v, pd.DataFrame) for v in value.values()):
+            return named(value)
         if hasattr(value, "__array__") and not isinstance(value, type | np.generic):
             value = np.asarray(value)
             if value.ndim and not value.size:
@@ -120,6 +122,16 @@ def readable(value: Any) -> str:
     except Exception:
         return shown(value)
     return shown(repr(value.item()) if isinstance(value, np.generic) else value)
+
+
+def named(values: dict[str, Any]) -> str:
+    """Return ``name = value`` for each of ``values``; what has more lines begins a line."""
+    parts = []
+    for name, value in values.items():
+        text = readable(value)
+        between = "\n" if "\n" in text else " "
+        parts.append(f"{name} ={between}{text}")
+    return "\n".join(parts)
 
 
 def _fixed(tag: str, text: str) -> str:

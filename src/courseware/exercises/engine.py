@@ -9,7 +9,7 @@ import numpy as np
 
 from courseware.course import find_course
 from courseware.errors import LabError
-from courseware.exercises.card import Card, readable, shown
+from courseware.exercises.card import Card, named, readable, shown
 from courseware.exercises.exercise import Exercise, Wrong, find_exercise
 from courseware.exercises.guard import PATIENCE, Printed, TimeUp, guarded, within
 from courseware.exercises.progress import Progress
@@ -198,8 +198,7 @@ def solve(exercise: str) -> None:
 def _wrong_card(name: str, wrong: Wrong, footer: str) -> Card:
     facts = {}
     if wrong.arguments:
-        named = [f"{argument} = {readable(value)}" for argument, value in wrong.arguments.items()]
-        facts["input"] = "\n".join(named)
+        facts["input"] = named(wrong.arguments)
     if wrong.expected is not None or wrong.got is not None:
         facts |= {"expected": readable(wrong.expected), "got": readable(wrong.got)}
     if wrong.line:

@@ -19,6 +19,7 @@ from courseware.exercises.exercise import Exercise, Wrong
 from courseware.exercises.expect import same
 from courseware.exercises.source import reference
 
+_TRACED_LINE = re.compile(r'File "([^"]*)", line (\d+), in .*\n +(.*)')
 _TEXT = 2_000  # characters of an error's message; one is kept for every case
 _TRACED = "Once TensorFlow traces it, as `fit` does: "
 
@@ -154,17 +155,23 @@ def own_line(error: BaseException, answer: Callable[..., Any]) -> str:
     """Return the last line of the attendee's own code in the traceback, ``""`` if there is none."""
     code = getattr(answer, "__code__", None) or getattr(type(answer).__call__, "__code__", None)
     own = code.co_filename if code else ""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == own or "ipykernel_" in frame.filename
-    ]
-    return f"line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
+    # An error in a traced function is another one, raised by TensorFlow, that tells of its lines.
+    lines = _TRACED_LINE.findall(str(error)) if _is_traced(error) else []
+    if not lines:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [(frame.filename, frame.lineno, frame.line) for frame in frames]
+    lines = [line for line in lines if line[0] == own or "ipykernel_" in line[0]]
+    return f"line {lines[-1][1]}: {lines[-1][2]}" if lines else ""
 
 
 def raised(error: BaseException, line: str) -> str:
     """Return a sentence on an error that an answer raised in its own ``line``."""
-    text = str(error)[:_TEXT]
+    text = str(error)
+    if _is_traced(error) and (
+        own := re.search(rf"^ *{type(error).__name__}: (.*)", text, flags=re.MULTILINE)
+    ):
+        text = own[1]
+    text = text[:_TEXT]
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if isinstance(error, MemoryError):
         return "It wants too much memory. Look for a list that grows without end."
@@ -173,6 +180,10 @@ def raised(error: BaseException, line: str) -> str:
     elif not line and isinstance(error, TypeError) and re.search(r"\bargument", text):
         return f"It cannot be called as the exercise says: {text}. Keep its line with def."
     return f"It raised {said}"
+
+
+def _is_traced(error: BaseException) -> bool:
+    return str(error).startswith("in user code:")
 
 
 def _use(task: Exercise, answer: Callable[..., Any], given: tuple[Any, ...], traced: bool) -> Any:

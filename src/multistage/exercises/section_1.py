@@ -299,7 +299,7 @@ EXERCISES = [
                 "1.4",
                 {
                     "set(products))": "set(products)) / len(bought)",
-                    "len(bought) for": "1 for",
+                    "len(bought) for bought": "1 for bought",
                 },
             ),
             "It adds up the losses of all stages so far. Compare each stage with the one before "

@@ -217,7 +217,8 @@ def test_an_answer_is_traced_as_tensorflow_does(capsys, register):
         yield (np.float32([1, 2, 3]),)
 
     def in_numpy(values):
-        return np.float32(np.sum(np.asarray(values)))
+        numbers = np.asarray(values)
+        return np.float32(np.sum(numbers))
 
     def forgets_the_last(values):
         return tf.reduce_sum(values[:-1])
@@ -235,8 +236,12 @@ def test_an_answer_is_traced_as_tensorflow_does(capsys, register):
     assert refused(capsys, lambda values: np.sum(np.array(values)))[0].endswith(": numpy")
     assert refused(capsys, lambda values: tf.reduce_sum(values[:-1]))[0].endswith(": last")
     register(replace(traced, mistakes={}))
-    message, _ = refused(capsys, in_numpy)
-    assert "Once TensorFlow traces it, as `fit` does: It raised NotImplementedError" in message
+    message, card = refused(capsys, in_numpy)
+    assert (
+        "Once TensorFlow traces it, as `fit` does: It raised NotImplementedError: Cannot" in message
+    )
+    assert "in user code" not in card
+    assert ": numbers = np.asarray(values)" in card
 
 
 def test_an_error_is_shown_with_the_attendees_own_line(capsys):
