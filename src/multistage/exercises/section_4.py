@@ -114,6 +114,7 @@ def recall_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     products = np.array([[3.0, 0.0], [2.0, 0.5], [1.0, 2.0], [0.0, 3.0]])
     for k in (1, 3):
         yield np.array([[1.0, 0.0]]), products, [np.array([0])], [np.array([1, 3])], k
+    yield np.array([[1.0, 0.0]]), products, [np.array([3])], [np.array([1])], 1
     users, nothing = np.array([[1.0, 0.2], [0.1, 1.0]]), np.array([], dtype=int)
     bought = [np.array([2]), np.array([3, 0, 1])]
     yield users, products, [np.array([0, 1, 0]), nothing], bought, 2
@@ -365,9 +366,9 @@ def index_cases(rng: np.random.Generator) -> Iterator[tuple[pd.DataFrame, float,
         {"recall": [0.9496, 0.951, 0.951], "ms": [0.2, 1.4, 1.6], "mib": [10.5, 20.75, 20.25]},
         index=["a", "b", "c"],
     )
-    yield fractions[:0], 0.5, 10.0
     for asked in ((0.95, 2.0), (0.95, 1.5), (0.95, 1.0), (0.9496, 0.2)):
         yield fractions, *asked
+    yield fractions[:0], 0.5, 10.0
     measured = pd.DataFrame(
         {
             "recall": [1.0, 0.97, 0.95, 0.95, 0.99, 0.62],
