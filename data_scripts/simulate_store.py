@@ -15,7 +15,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder for the monthly files")
     parser.add_argument("--format", choices=FORMATS, default="csv.gz")
-    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
     for setting in fields(StoreSettings):
         if setting.name != "edition":
             option = f"--{setting.name.replace('_', '-')}"

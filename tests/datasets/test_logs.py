@@ -173,6 +173,19 @@ def test_a_row_is_judged_alike_alone_and_beside_a_bad_one(field, value):
     ]
 
 
+def test_of_a_column_named_twice_the_first_is_read():
+    """By pyarrow's parser, and beside a bad row."""
+    header, text = (*EVENT_COLUMNS, "price"), f"{row(price=9.5)},8.5\n"
+    for block in (text, f"{text}short\n"):
+        assert parse_block(block.encode(), header, "a.csv").kept["price"].to_pylist() == [9.5]
+
+
+def test_a_short_line_is_no_line_of_bad_quotes():
+    """Also where the only field that it has is in a column that is not read."""
+    found = parse_block(b"short\n", ("more", *EVENT_COLUMNS), "a.csv")
+    assert found.bad == [(1, "short line", "short")]
+
+
 def test_a_quoted_field_of_any_length_costs_its_row_at_most(tmp_path):
     rows = [row(product=p) for p in range(1, 200)]
     long = row(product=200, brand='"' + "x" * 140_000 + '"')
@@ -298,7 +311,7 @@ def test_gzip_members_one_after_another(tmp_path):
     ("content", "message"),
     [
         (b"", "a.csv is empty"),
-        (HEADER.replace(",price", "").encode() + b"\n", "lacks the column price"),
+        (HEADER.replace(",price", "").encode() + b"\n", "has no column price"),
         (HEADER.encode("utf-16"), "not UTF-8"),
         (f"{HEADER}\n{row(brand='na')}\n".encode().replace(b",na,", b",n\xe9,"), "not UTF-8"),
     ],

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from multistage.datasets import load
-from multistage.datasets.contract import INTERACTION_COLUMNS
+from multistage.datasets.contract import INTERACTION_COLUMNS, Truth
 from multistage.errors import CourseError
 from multistage.profiles import Profile
 from multistage.workspace import Workspace
@@ -43,6 +43,9 @@ def test_the_store_keeps_the_contract(course):
     assert data.train["timestamp"].max() < data.valid["timestamp"].min()
     assert data.valid["timestamp"].max() < data.test["timestamp"].min()
     assert data.has("brand")
+    members = {name for name in vars(Truth) if not name.startswith("_")}
+    assert members == {"purchase_probability", "purchase_intensity"}
+    assert all(hasattr(data.truth, name) for name in members | {*Truth.__annotations__})
     assert list(data.truth.product_ids) == data.catalog["product_id"].tolist()
     assert sums_agree(report(workspace))
 

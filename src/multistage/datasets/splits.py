@@ -107,7 +107,7 @@ def split_by_time(rows: pd.DataFrame, valid: pd.Timestamp, test: pd.Timestamp) -
 
 
 def make_split(rows: pd.DataFrame, part: pd.Series, user_core: int, product_core: int) -> Split:
-    """Keep one row a pair in each split, then the core of training.
+    """Keep one row per pair in each split, then the core of training.
 
     Args:
         rows: interactions; where a pair recurs inside a split the last one is kept, by time, then

@@ -1,6 +1,6 @@
 """Which rows of a block of lines keep the contract of events, and what is wrong with the others.
 
-The contract of a row: nine columns by name (others are ignored), one row a line; ``event_time``
+The contract of a row: nine columns by name (others are ignored), one row per line; ``event_time``
 as ``YYYY-MM-DD HH:MM:SS`` and `` UTC`` or ``+00:00``, from 1970 to 2261; a known ``event_type``;
 ``product_id`` and ``user_id`` of digits, below 2^63; a ``user_session``; a finite ``price`` of 0 or
 more. ``brand`` and ``category_code`` may be empty; ``category_id`` is not read.

@@ -36,8 +36,7 @@ def plan(files: list[Path], task_bytes: int = TASK_BYTES) -> list[Task]:
     """Cut the files into tasks.
 
     Raises:
-        CourseError: if a file is empty, is not UTF-8 text, has another kind of line ends or lacks a
-            column.
+        CourseError: if a file is empty or not UTF-8 text, has other line ends, or misses a column.
     """
     tasks = []
     for file, name in zip(files, _short_names(files), strict=True):
@@ -78,7 +77,7 @@ def read_header(file: Path, name: str) -> tuple[tuple[str, ...], int]:
     missing = [column for column in EVENT_COLUMNS if column not in header]
     if missing:
         raise CourseError(
-            f"{name} lacks the column {', '.join(missing)}: its header has "
+            f"{name} has no column {', '.join(missing)}: its header has "
             f"{', '.join(header)[:200]}; expected REES46's nine columns."
         )
     return header, len(line)

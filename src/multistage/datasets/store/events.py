@@ -97,7 +97,7 @@ def _cart_sessions(
     begin = np.maximum.accumulate(np.where(turn, elapsed - wait.sum(axis=0), 0))
     view = start[session] + (elapsed - wait[1] - wait[2] - begin).astype("timedelta64[s]")
     cart = view + wait[1].astype("timedelta64[s]")
-    logit = world.buy_logit(fit, users.ease[user[session]], product, month) + time_effect(cart)
+    logit = world.buy_logit(fit, users.buy_bias[user[session]], product, month) + time_effect(cart)
     buy = chance < sigmoid(logit)
     purchase = cart + wait[2].astype("timedelta64[s]")
     return {
@@ -165,8 +165,8 @@ def _choose(
     for c in np.unique(leaf):
         items = np.flatnonzero((world.leaf == c) & (world.launch <= month))
         rows = np.flatnonzero(leaf == c)
-        people, which = np.unique(user[rows], return_inverse=True)
-        fit = world.fit(taste[people], users.budget[people], items)
+        choosing, which = np.unique(user[rows], return_inverse=True)
+        fit = world.fit(taste[choosing], users.budget[choosing], items)
         ladder = np.cumsum(world.appeal[items] * np.exp(beta * fit), axis=1)[which]
         pick = (draw[rows][:, None] * ladder[:, -1:] > ladder).sum(axis=1)
         product[rows] = items[pick]

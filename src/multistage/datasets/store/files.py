@@ -1,4 +1,4 @@
-"""Write the simulated shop's events as files of any size: one a month, block after block of users.
+"""Write the simulated shop's events as files of any size: one per month, users block by block.
 
 Memory holds some blocks at a time, however many events there are. Each block's rows are sorted by
 time; a month's file is not (the preparation does not need it to be).
@@ -35,7 +35,7 @@ def write_events(
         settings: of the shop. The same settings give the same bytes.
         folder: made if it is not there; files of these names in it are replaced when complete.
         form: one of ``csv.gz``, ``csv`` and ``parquet``.
-        workers: processes; by default one a core. They change nothing but the time it takes.
+        workers: processes; by default one per core. They change nothing but the time it takes.
 
     Raises:
         CourseError: if ``form`` is unknown or the settings are impossible.

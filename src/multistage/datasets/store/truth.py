@@ -90,7 +90,7 @@ class StoreTruth:
             taste = self._users.taste(m)
             fit[rows] = np.einsum("nd,nd->n", taste[user[rows]], world.vector[product[rows]])
         fit += self.settings.beta_price * self._users.budget[user] * world.price_level[product]
-        logit = world.buy_logit(fit, self._users.ease[user], product, month)
+        logit = world.buy_logit(fit, self._users.buy_bias[user], product, month)
         return sigmoid(logit + time_effect(time))
 
     def purchase_intensity(self, user_ids: np.ndarray) -> np.ndarray:
@@ -105,18 +105,18 @@ class StoreTruth:
         Returns:
             (n, len(product_ids)) float32; its order by row is the best possible ranking.
         """
-        world, people, month = self._world, self._users, self.settings.months - 1
+        world, users, month = self._world, self._users, self.settings.months - 1
         user = self._user_index(user_ids)
         column = _find(world.product_id, self.product_ids, "product")
         everything = np.arange(self.settings.products)
-        taste = people.taste(month)
+        taste = users.taste(month)
         result = np.empty((len(user), len(column)), np.float32)
         for begin in range(0, len(user), BLOCK):
             rows = user[begin : begin + BLOCK]
-            fit = world.fit(taste[rows], people.budget[rows], everything)
+            fit = world.fit(taste[rows], users.budget[rows], everything)
             share = world.cart_share(taste[rows], fit, month)
-            buy = sigmoid(world.buy_logit(fit, people.ease[rows][:, None], everything, month))
-            carts = self.settings.carts * people.rate[rows][:, None]
+            buy = sigmoid(world.buy_logit(fit, users.buy_bias[rows][:, None], everything, month))
+            carts = self.settings.carts * users.rate[rows][:, None]
             result[begin : begin + BLOCK] = (carts * share * buy)[:, column]
         return result
 

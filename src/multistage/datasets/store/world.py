@@ -1,4 +1,4 @@
-"""The simulated shop's world: its products, its people, and what makes them buy.
+"""The simulated shop's world: its products, its users, and what makes them buy.
 
 Everything here is a function of :class:`StoreSettings` (the seed among them); nothing depends on
 how many events are drawn, by how many workers or in what order.
@@ -12,7 +12,7 @@ so that nearly all of it is explained by what can be observed. It has an appeal 
 tail), a quality :math:`g_i`, a price level :math:`z_i` (log price, standardised in its leaf), a
 launch month, and in some months a discount :math:`r_{im}`.
 
-People. A user :math:`u` belongs to one of a few segments; taste, budget and the months since the
+Users. A user :math:`u` belongs to one of a few segments; taste, budget and the months since the
 first give
 
 .. math:: p_{um} \\propto s_{k(u)} + \\eta_u + \\tfrac{m}{6}\\, \\delta_u, \\qquad \\|p_{um}\\| = 1
@@ -199,7 +199,7 @@ class World:
         return np.round(self.price * (1 - self.discount[month]), 2)
 
     def users(self, block: int) -> "Users":
-        """Return the people of one block of ids."""
+        """Return the users of one block of ids."""
         s, rng = self.settings, self.rng(1, block)
         index = np.arange(block * BLOCK, min((block + 1) * BLOCK, s.users))
         n = BLOCK  # always draw whole blocks: user 1 is the same in a shop of any size
@@ -208,13 +208,13 @@ class World:
         drift = s.drift * rng.normal(size=(n, s.tastes))
         budget = self.segment_budget[segment] + 0.2 * rng.normal(size=n)
         rate = s.cart_sessions * np.exp(0.45 * rng.normal(size=n) - 0.45**2 / 2)
-        ease = 0.25 * rng.normal(size=n)
+        buy_bias = 0.25 * rng.normal(size=n)
         late = rng.random(n)
         early = np.where(rng.random(n) < 0.2, rng.integers(0, max(s.months - 3, 1), n), 0)
         join = np.where(late < s.late_users, s.months - 1 - (late < s.late_users / 2), early)
         base = self.segment_taste[segment] + personal
         ids = FIRST_USER + block * BLOCK + np.arange(n)
-        return Users(ids, segment, base, drift, budget, rate, ease, join).head(len(index))
+        return Users(ids, segment, base, drift, budget, rate, buy_bias, join).head(len(index))
 
     def fit(self, taste: np.ndarray, budget: np.ndarray, products: np.ndarray) -> np.ndarray:
         """Fit ``f`` of every user (rows) and product (columns), float64."""
@@ -223,20 +223,20 @@ class World:
         )
 
     def intent(self, taste: np.ndarray) -> np.ndarray:
-        """Probability of each leaf (columns) as a session's intent, one row a user."""
+        """Probability of each leaf (columns) as a session's intent, one row per user."""
         return _softmax(
             np.log(self.leaf_share) + self.settings.beta_intent * taste @ self.leaf_vector.T
         )
 
     def buy_logit(
-        self, fit: np.ndarray, ease: np.ndarray, products: np.ndarray, month: np.ndarray | int
+        self, fit: np.ndarray, buy_bias: np.ndarray, products: np.ndarray, month: np.ndarray | int
     ) -> np.ndarray:
         """Log-odds of purchase given a cart, at the mean hour; shapes broadcast."""
         return (
             self.intercept
             + self.settings.beta_buy * fit
             + self.quality[products]
-            + ease
+            + buy_bias
             + 2.0 * self.discount[month, products]
         )
 
@@ -247,7 +247,7 @@ class World:
         everything = np.arange(self.settings.products)
         fit = self.fit(taste, users.budget, everything)
         weight = self.cart_share(taste, fit, 0) * users.rate[:, None]
-        logit = self.buy_logit(fit, users.ease[:, None], everything, 0)
+        logit = self.buy_logit(fit, users.buy_bias[:, None], everything, 0)
         low, high = -20.0, 20.0
         for _ in range(40):
             middle = (low + high) / 2
@@ -266,15 +266,15 @@ class World:
 
 @dataclass(frozen=True)
 class Users:
-    """People of one block; arrays with one row a user."""
+    """Users of one block; arrays with one row per user."""
 
     user_id: np.ndarray
     segment: np.ndarray
     base: np.ndarray  # (n, d)
     drifting: np.ndarray  # (n, d)
     budget: np.ndarray
-    rate: np.ndarray  # sessions with a cart, a month
-    ease: np.ndarray  # log-odds of buying, beyond fit
+    rate: np.ndarray  # sessions with a cart, per month
+    buy_bias: np.ndarray  # log-odds of buying, beyond fit
     join: np.ndarray  # first month
 
     def head(self, count: int) -> "Users":
