@@ -8,6 +8,7 @@ import pandas as pd
 from multistage.serving.request import FallbackStatus
 
 if TYPE_CHECKING:
+    from multistage.datasets.contract import Truth
     from multistage.serving.graph import Recommender
 
 KEPT, SEEN, UNAVAILABLE, SPARE, FILLED = "kept", "seen", "not available", "spare", "filled in"
