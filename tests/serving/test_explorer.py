@@ -28,7 +28,7 @@ def test_an_unknown_user(recommender):
     assert rows["place"].notna().sum() == 5
 
 
-def test_what_a_product_lacks_is_left_empty(recommender, user_features):
+def test_a_missing_value_of_a_product_is_left_empty(recommender, user_features):
     pytest.importorskip("ipywidgets")
     user = int(user_features["user_id"].iloc[0])
     _, rows = explain(recommender, user, NOON, 10)
