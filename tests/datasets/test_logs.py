@@ -238,6 +238,13 @@ def test_a_file_of_another_format_is_given_up_early(tmp_path, ends):
         labelled([file], tmp_path)
 
 
+def test_lines_are_counted_over_the_blocks_of_a_task(tmp_path, monkeypatch):
+    monkeypatch.setattr("multistage.datasets.rees46.read.BLOCK_BYTES", 300)
+    rows = [row(product=p) if p % 7 else row(price=-1) for p in range(1, 30)]
+    found = labelled([write(tmp_path / "a.csv", rows)], tmp_path, limit=1.0)
+    assert [line for _, line, _, _ in found.quarantine] == [8, 15, 22, 29]
+
+
 def test_of_many_bad_rows_the_first_are_kept_and_all_counted(tmp_path, monkeypatch):
     monkeypatch.setattr("multistage.datasets.rees46.logs.QUARANTINE_ROWS", 5)
     rows = [row(product=p) if p % 2 else row(price=-1) for p in range(1, 21)]
