@@ -9,6 +9,7 @@ import pytest
 from courseware.course import Course, find_course, installed, load
 from courseware.errors import LabError
 from courseware.lab import seats
+from courseware.lab.pristine import seat_files
 from multistage.profiles import PROFILES
 from tests.conftest import COURSE
 from tests.small_course import write_map
@@ -129,5 +130,7 @@ def test_nothing_is_imported_because_a_seat_says_so(tmp_path):
         )
         assert ended.returncode == 0, ended.stderr
     assert not (seat / "done").exists()
-    assert seats.reset(seat, COURSE)  # the map is the course's own again, the seat's is kept
+    assert seats.reset(
+        seat, seat_files(COURSE)
+    )  # the map is the course's own again, the seat's is kept
     assert (seat / "course.toml").read_text() == (COURSE / "course.toml").read_text()

@@ -23,8 +23,21 @@ def registered_titles(section: int) -> dict[str, str]:
     return {exercise.id: exercise.title for exercise in exercises_of(section).values()}
 
 
+def attendee_file(section: Section, titles: Titles = registered_titles) -> bytes:
+    """Return what the file of the attendee's notebook holds; nothing is executed or written.
+
+    Raises:
+        AuthoringError: if the source is malformed.
+    """
+    notebook = attendee_notebook(read_source(section), section, titles(section.number))
+    return _text(notebook).encode()
+
+
 def build(
-    section: Section, run: bool = True, titles: Titles = registered_titles
+    section: Section,
+    run: bool = True,
+    titles: Titles = registered_titles,
+    keep: Callable[[Path], None] = lambda file: None,
 ) -> tuple[Path, Path]:
     """Write the solved and the attendee's notebook of ``section``; return their paths.
 
@@ -33,6 +46,7 @@ def build(
         run: execute the solved notebook with the parameters in it; if False, outputs of cells
             that did not change are kept from the notebook that is there.
         titles: section number -> exercise id -> title, written into the stubs.
+        keep: called with the attendee's notebook before that is replaced.
 
     Raises:
         AuthoringError: if the source is malformed or an output names a path of this machine.
@@ -47,6 +61,7 @@ def build(
     else:
         solved = _with_outputs_of(source, section.solved)
     _write(solved, section.solved)
+    keep(section.attendee)
     _write(attendee, section.pristine)
     _write(attendee, section.attendee)
     return section.solved, section.attendee
@@ -113,9 +128,13 @@ def _write(notebook: NotebookNode, file: Path) -> None:
     handle, aside = tempfile.mkstemp(prefix=f".{file.stem}-", suffix=".ipynb", dir=file.parent)
     try:
         with os.fdopen(handle, "w") as stream:
-            nbformat.write(notebook, stream)
+            stream.write(_text(notebook))
         os.chmod(aside, 0o644)
         os.replace(aside, file)
     except OSError:  # such as a full disk
         os.unlink(aside)
         raise
+
+
+def _text(notebook: NotebookNode) -> str:
+    return nbformat.writes(notebook).rstrip("\n") + "\n"

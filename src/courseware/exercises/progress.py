@@ -14,6 +14,7 @@ from pathlib import Path
 
 from courseware.course import CHECKING, PROGRESS, find_course
 from courseware.errors import LabError
+from courseware.files import locked, read_json
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Progress:
         if self.file is None:
             return self._memory
         try:
-            kept = json.loads(self.file.read_text())["exercises"]
+            kept = read_json(self.file)["exercises"]
             return {name: Entry(**entry) for name, entry in kept.items()} | _UNWRITTEN
         except OSError:  # there is none yet, or it may not be read
             return dict(_UNWRITTEN)
@@ -71,13 +72,17 @@ class Progress:
         return self.read().get(exercise, Entry())
 
     def keep(self, exercise: str, entry: Entry) -> None:
-        """Keep ``entry``; the file is written aside and renamed, so it is never half written."""
-        entries = self.read()
-        entries[exercise] = entry
+        """Keep ``entry``; the file is written aside and renamed, so it is never half written.
+
+        Other kernels that keep something at the same time wait.
+        """
         if self.file is None:
+            self._memory[exercise] = entry
             return
         try:
-            self._write(entries)
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with locked(self.file.parent, wait=True):
+                self._write(self.read() | {exercise: entry})
             _UNWRITTEN.clear()
         except OSError as error:
             _UNWRITTEN[exercise] = entry
@@ -89,7 +94,6 @@ class Progress:
         return self.file.with_name(f"{CHECKING}{exercise}") if self.file else None
 
     def _write(self, entries: dict[str, Entry]) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         body = {"version": 1, "exercises": {name: asdict(e) for name, e in entries.items()}}
         handle, aside = tempfile.mkstemp(prefix=".progress-", dir=self.file.parent)
         try:

@@ -2,13 +2,16 @@
 
 import json
 import sys
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from courseware.course import Course, find_course
+from courseware.course import PRISTINE, Course, find_course
 from courseware.errors import LabError
+from courseware.lab.backup import Backup, same
 from courseware.lab.options import Json, Root, Sections
 from courseware.lab.run import Bars
 from courseware.lab.runner import run_sections
@@ -28,8 +31,9 @@ def command(
 ) -> None:
     """Write each section's notebooks from its source.
 
-    The solved notebook is executed; the attendee's has stubs in place of solutions. What a section
-    needs of earlier ones is made first if it is missing or damaged.
+    The solved notebook is executed; the attendee's has stubs in place of solutions, and if it was
+    edited, it is moved into a backup first. What a section needs of earlier ones is made first if
+    it is missing or damaged.
     """
     from courseware.authoring import build, drift
     from courseware.authoring.execute import CellError
@@ -49,16 +53,28 @@ def command(
     if execute:
         _run_before(course, [one.number for one in sections])
     written = []
+    kept = Backup(course.folder)
     for one in sections:
         with console.status(f"{one.name}: " + ("executing" if execute else "writing")):
             try:
-                written += [f"{file.parent.name}/{file.name}" for file in build(one, run=execute)]
+                files = build(one, execute, keep=partial(_keep_edited, kept))
             except CellError as error:
                 raise LabError(f"{one.name}, {error.heading}\n{error}") from None
+        written += [f"{file.parent.name}/{file.name}" for file in files]
         if not as_json:
             console.print(f"{one.name} built")
+    if folder := kept.close():
+        where = folder.relative_to(course.folder)
+        print(f"Edited notebooks are in {where}. To get them back: lab restore", file=sys.stderr)
     if as_json:
         print(json.dumps({"written": written}))
+
+
+def _keep_edited(kept: Backup, notebook: Path) -> None:
+    """Move a notebook into the backup unless it is what an earlier build wrote."""
+    pristine = kept.course / PRISTINE / notebook.name
+    if not same(notebook, pristine) or notebook.samefile(pristine):
+        kept.take(notebook.relative_to(kept.course))
 
 
 def _run_before(course: Course, numbers: list[int]) -> None:

@@ -1,20 +1,29 @@
 """What an attendee's course looks like: notebooks, progress, artifacts, servers. All of it fast."""
 
-import json
+import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from courseware.course import PRISTINE, PROGRESS, Course, installed, load
-from courseware.errors import LabError
-from courseware.workspaces import workspaces
+from courseware.files import OWN, leaves, read_json, read_regular
+from courseware.lab.pristine import (
+    IMAGES,
+    MOST,
+    cells_of,
+    exercises_in,
+    further_notebooks,
+    pristine_notebooks,
+    text_of,
+)
+from courseware.workspaces import Workspace, workspaces
 
 NotebookState = Literal["pristine", "edited", "read-only", "missing", "unreadable"]
-OWN = stat.S_IRUSR | stat.S_IWUSR  # what its owner needs to read a file and save it
 VERIFIED_BYTES = 200_000_000  # larger artifacts are not read through for a quick look
-LOOKED_AT_BYTES = 50_000_000  # nor are larger notebooks, whose outputs ran wild
-AGAIN = "Make them with: lab build --no-execute; in a seat: lab seats reset"
+ADDED = 20  # files of an attendee's own that are told
+STUCK = 3  # failures of an exercise since it last passed
 
 
 @dataclass(frozen=True)
@@ -23,8 +32,10 @@ class NotebookStatus:
 
     section: str
     state: NotebookState
-    passed: int
+    passed: int  # exercises, without those whose solution was shown
+    solved: int  # exercises whose solution was shown
     exercises: int
+    stuck: dict[str, int]  # exercises that failed often -> how often since they last passed
 
 
 @dataclass(frozen=True)
@@ -36,68 +47,27 @@ class ArtifactStatus:
     state: str  # "intact", "not verified", or what is wrong
 
 
-def pristine_notebooks(course: Path) -> dict[str, Path]:
-    """Return section name -> the pristine copy of its notebook.
-
-    Raises:
-        LabError: if the course has none, or one is damaged.
-    """
-    found = {file.stem: file for file in sorted((course / PRISTINE).glob("*.ipynb"))}
-    if not found:
-        raise LabError(f"The pristine notebooks in {PRISTINE} are missing. {AGAIN}")
-    _refuse_damaged(course, found)
-    return found
-
-
-def further_notebooks(course: Path) -> dict[str, Path]:
-    """Return ``"further/02-losses"`` -> the pristine copy of that notebook; empty if none.
-
-    Raises:
-        LabError: if one is damaged.
-    """
-    files = sorted((course / PRISTINE / "further").glob("*.ipynb"))
-    found = {f"further/{file.stem}": file for file in files}
-    _refuse_damaged(course, found)
-    return found
-
-
-def _refuse_damaged(course: Path, notebooks: dict[str, Path]) -> None:
-    for file in notebooks.values():
-        try:
-            for cell in read_json(file)["cells"]:
-                _text(cell)
-        except (OSError, ValueError, TypeError, KeyError):
-            raise LabError(f"{file.relative_to(course)} is damaged. {AGAIN}") from None
-
-
-def read_json(file: Path) -> Any:
-    """Return what a JSON file holds.
-
-    Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is no JSON, or nested too deeply.
-    """
-    try:
-        return json.loads(file.read_text())
-    except RecursionError as error:
-        raise ValueError(f"{file.name} is nested too deeply") from error
-
-
 def notebook_statuses(course: Path) -> list[NotebookStatus]:
     """Return how each section's notebook stands, and after them how each further one does."""
     progress = read_progress(course)
     statuses = []
     for name, pristine in (pristine_notebooks(course) | further_notebooks(course)).items():
-        cells = read_json(pristine)["cells"]
-        exercises = [
-            tag.removeprefix("exercise-")
-            for cell in cells
-            for tag in cell["metadata"].get("tags", [])
-            if tag.startswith("exercise-")
-        ]
-        passed = sum(bool(progress.get(exercise, {}).get("passed")) for exercise in exercises)
-        state = _state(course / "notebooks" / f"{name}.ipynb", cells)
-        statuses.append(NotebookStatus(name, state, passed, len(exercises)))
+        cells = cells_of(read_regular(pristine, MOST))
+        exercises = exercises_in(cells)
+        entries = {exercise: progress.get(exercise, {}) for exercise in exercises}
+        shown = {name for name, entry in entries.items() if entry.get("solution_shown") is True}
+        passed = {name for name, entry in entries.items() if entry.get("passed") is True}
+        failures = {name: _whole(entry.get("failures")) for name, entry in entries.items()}
+        statuses.append(
+            NotebookStatus(
+                section=name,
+                state=_state(course / "notebooks" / f"{name}.ipynb", pristine, cells),
+                passed=len(passed - shown),
+                solved=len(shown),
+                exercises=len(exercises),
+                stuck={name: n for name, n in failures.items() if n >= STUCK},
+            )
+        )
     return statuses
 
 
@@ -110,17 +80,36 @@ def read_progress(course: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
+def added_files(course: Path) -> dict[str, str]:
+    """Return what an attendee put into ``notebooks`` -> the notebook that it was, or "".
+
+    A notebook is a renamed one if it holds the exercises of a section whose own is missing.
+    """
+    known = pristine_notebooks(course)
+    missing = {
+        name: exercises_in(cells_of(read_regular(file, MOST)))
+        for name, file in known.items()
+        if not os.path.lexists(course / "notebooks" / file.name)
+    }
+    ours = {f"{name}.ipynb" for name in known} | {PRISTINE.name, IMAGES, "further"}
+    added = {}
+    for name in sorted(set(os.listdir(course / "notebooks")) - ours)[:ADDED]:
+        added[name] = ""
+        with suppress(OSError, ValueError):
+            if name.endswith(".ipynb"):
+                held = exercises_in(cells_of(read_regular(course / "notebooks" / name, MOST)))
+                added[name] = next((was for was in missing if held and missing[was] == held), "")
+    return added
+
+
 def artifact_statuses(course: Course) -> list[ArtifactStatus]:
     """Return how each artifact of each workspace stands."""
     statuses = []
     for workspace in workspaces(course):
-        for name in workspace.artifacts():
-            files = [file for file in (workspace.folder / name).rglob("*") if file.is_file()]
-            if sum(file.stat().st_size for file in files) > VERIFIED_BYTES:
-                state = "not verified"
-            else:
-                state = workspace.problem(name) or "intact"
-            statuses.append(ArtifactStatus(workspace.folder.name, name, state))
+        try:
+            statuses += [_artifact(workspace, name) for name in workspace.artifacts()]
+        except (OSError, RecursionError) as error:
+            statuses.append(ArtifactStatus(workspace.folder.name, "", f"cannot be read: {error}"))
     return statuses
 
 
@@ -129,21 +118,33 @@ def servers(course: Path) -> dict[int, str]:
     return load(installed().loads["servers"])(course)
 
 
-def _state(file: Path, pristine: list[dict[str, Any]]) -> NotebookState:
-    if not file.exists():
-        return "missing"
-    if not file.is_file():
-        return "unreadable"
-    if file.stat().st_size > LOOKED_AT_BYTES:
-        return "edited"
+def _whole(value: Any) -> int:
+    return value if type(value) is int else 0
+
+
+def _artifact(workspace: Workspace, name: str) -> ArtifactStatus:
+    folder = workspace.folder / name
+    files = [folder / file for file in leaves(folder)]
+    if sum(file.lstat().st_size for file in files) > VERIFIED_BYTES:
+        state = "not verified"
+    else:
+        state = workspace.problem(name) or "intact"
+    return ArtifactStatus(workspace.folder.name, name, state)
+
+
+def _state(file: Path, pristine: Path, cells: list[dict[str, Any]]) -> NotebookState:
     try:
-        same = [_text(c) for c in read_json(file)["cells"]] == [_text(c) for c in pristine]
-    except (OSError, ValueError, TypeError, KeyError):
+        about = file.lstat()
+        if stat.S_ISLNK(about.st_mode) or file.samefile(pristine):
+            return "edited"
+        if stat.S_ISREG(about.st_mode) and about.st_size > MOST:
+            return "edited"
+        found = cells_of(read_regular(file, MOST))
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    except (OSError, ValueError):
         return "unreadable"
-    if file.stat().st_mode & OWN != OWN:
+    if about.st_mode & OWN != OWN:
         return "read-only"
-    return "pristine" if same and not file.is_symlink() else "edited"
-
-
-def _text(cell: dict[str, Any]) -> tuple[str, str]:
-    return cell["cell_type"], "".join(cell["source"])
+    same = [text_of(cell) for cell in found] == [text_of(cell) for cell in cells]
+    return "pristine" if same else "edited"
