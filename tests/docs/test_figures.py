@@ -115,6 +115,16 @@ def test_the_committed_notebook_shows_the_same(section, known):
     assert [n for n, value in shown.items() if not math.isclose(value, kept[n], rel_tol=0.01)] == []
 
 
+def test_lab_4_quotes_the_benchmark_of_indexes(known):
+    source = (COURSE / "labs_solutions" / "04-retrieval-and-ranking.py").read_text()
+    (text,) = re.findall(r"# At one million products exact search(.*?)\n#\n", source, re.DOTALL)
+    text = text.replace("\n#", "")
+    million = known["million"]
+    assert f"takes {million.exact.ms:.0f} ms and {million.exact.mib:.0f} MiB" in text
+    assert re.search(f"{million.IVF.recall:.3f} .{{0,60}}{million.IVF.ms:.2f} ms", text)
+    assert re.search(f"HNSW {million.HNSW.recall:.3f} in {million.HNSW.ms:.2f} ms", text)
+
+
 def test_notebooks_record_figures():
     notebooks = [nbformat.read(s.solved, as_version=4) for s in Course.read(COURSE).find()]
     assert all(map(read_records, notebooks))

@@ -44,6 +44,10 @@ def test_relative_links_lead_somewhere(page):
     assert broken == []
 
 
+def test_the_readme_is_short():
+    assert len((COURSE / "README.md").read_text().splitlines()) <= 120
+
+
 def test_every_page_is_reached():
     """From the newcomer's page or the contributor's."""
     seen, ahead = set(), [COURSE / "README.md", COURSE / "docs" / "contributing.md"]
