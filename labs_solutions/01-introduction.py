@@ -658,7 +658,7 @@ stages.round(3)
 # stages. Filtering can even *gain*, because backfilling replaces products that nobody would buy
 # again.
 #
-# ### Exercise 1.4: which stage to improve first?
+# ### Exercise 1.4: which stage to improve first
 #
 # A person can read the plot, but a monitoring program needs a number. Name the stage that loses
 # most.

@@ -816,7 +816,7 @@ def auc_of(target, score):
 
 
 # %% [markdown]
-# ### Exercise 2.4: is the difference significant?
+# ### Exercise 2.4: a significance test for two AUCs
 
 
 # %% tags=["exercise-2.4"]

@@ -310,7 +310,7 @@ record("auc_blocks", results["DLRM"].mean())
 # How many bins are needed? With n values hashed into m bins, a value is alone in its bin with
 # probability `(1 - 1/m) ** (n - 1)`.
 #
-# ### Exercise 3.2: how many bins?
+# ### Exercise 3.2: the number of hash bins
 
 
 # %% tags=["exercise-3.2"]

@@ -476,7 +476,7 @@ EXERCISES = [
     ),
     Exercise(
         id="5.2",
-        title="an answer for everybody",
+        title="fill empty places with popular products",
         hints=(
             "For each row: which products are there already, and which has the user seen? A "
             "popular product that is in neither may fill a gap.",

@@ -80,9 +80,9 @@ class StoreSettings:
     months: int = 7
     start: str = "2019-10-01"
     view_share: float = 0.5  # of all events; REES46's own is about 0.98
-    cart_sessions: float = 8.0  # a user and month, with something put into the cart
-    carts: float = 1.35  # a cart session
-    session_views: float = 3.4  # a session, on average
+    cart_sessions: float = 8.0  # per user and month, with something put into the cart
+    carts: float = 1.35  # per cart session
+    session_views: float = 3.4  # per session, on average
     buy_share: float = 0.42  # of what is put into carts
     late_users: float = 0.015  # first come in one of the last two months
     new_products: float = 0.1  # launched after the first month
