@@ -6,6 +6,7 @@ of those that the exercise refuses says how much its cases hold.
 
 import ast
 import copy
+import linecache
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -86,8 +87,8 @@ def tally(exercise: str, as_good: tuple[str, ...] = ()) -> Tally:
 
     Args:
         exercise: its id.
-        as_good: descriptions of mutants that are right although they give something else, such as
-            another seed.
+        as_good: how the descriptions of those mutants begin that are right although they give
+            something else, such as another seed.
     """
     task = find_exercise(exercise)
     course = installed().folder
@@ -100,7 +101,7 @@ def tally(exercise: str, as_good: tuple[str, ...] = ()) -> Tally:
         answer = _defined(code, name, space)
         if answer is None or refuses(task, answer, trials):
             result.refused += 1
-        elif change in as_good:
+        elif change.startswith(as_good):
             result.equal += 1
         elif (trial := _first_fault(task, answer, further)) is not None:
             result.accepted.append(f"{change}   wrong for {trial.arguments!r:.300}")
@@ -145,7 +146,7 @@ def refuses(task: Exercise, answer: Callable[..., Any], trials: list[Trial]) -> 
 
 def mutants(code: str) -> Iterator[tuple[str, str]]:
     """Yield (what was changed, the changed code) for every place and every operator."""
-    tree = ast.parse(code)
+    tree, lines = ast.parse(code), code.splitlines()
     for top in tree.body:
         for parent in _inside(top):
             for name, value in ast.iter_fields(parent):
@@ -154,8 +155,8 @@ def mutants(code: str) -> Iterator[tuple[str, str]]:
                     for other in _changes(node, parent):
                         before = ast.unparse(node)
                         _put(parent, name, place, other)
-                        line = getattr(node, "lineno", getattr(parent, "lineno", 0))
-                        change = f"line {line}: {before.strip()} → {_text(other).strip()}"
+                        line = lines[getattr(node, "lineno", getattr(parent, "lineno", 1)) - 1]
+                        change = f"{before.strip()} → {_text(other).strip()} in {line.strip()}"
                         yield change, ast.unparse(ast.fix_missing_locations(tree))
                         _put(parent, name, place, node)
 
@@ -262,6 +263,8 @@ def _other_operator(operator: ast.operator) -> ast.operator:
 def _defined(code: str, name: str, space: dict[str, Any]) -> Callable[..., Any] | None:
     """Run a mutant's code; None if it cannot even be defined."""
     own = dict(space)
+    # TensorFlow reads the source of what it traces.
+    linecache.cache["<mutant>"] = (len(code), None, code.splitlines(keepends=True), "<mutant>")
     try:
         exec(compile(code, "<mutant>", "exec"), own)
     except Exception:

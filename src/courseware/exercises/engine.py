@@ -148,10 +148,14 @@ def probe(task: Exercise, answer: Callable[..., Any]) -> None:
 def _run(
     task: Exercise, answer: Callable[..., Any], trials: list[Trial], outcomes: list[Outcome]
 ) -> None:
-    for trial in trials:
-        outcomes.append(call(task, answer, trial.arguments, trial.traced))
-    right = not any(map(partial(fault, task), trials, outcomes))
-    if right and task.judge is not None:
+    """Fill ``outcomes``; what is wrong as it stands is not traced, nor given to the judge."""
+    for traced in (False, True):
+        for trial in trials:
+            if trial.traced is traced:
+                outcomes.append(call(task, answer, trial.arguments, traced))
+        if any(map(partial(fault, task), trials, outcomes)):
+            return
+    if task.judge is not None:
         task.judge(answer, np.random.default_rng(0))
 
 

@@ -104,7 +104,14 @@ def fault(task: Exercise, trial: Trial, got: Outcome) -> str:
 
 
 def refusal(task: Exercise, trials: list[Trial], outcomes: list[Outcome]) -> Wrong | None:
-    """Return what the card says of these outcomes; None if all are right."""
+    """Return what the card says of these outcomes; None if all are right.
+
+    Args:
+        task: the exercise.
+        trials: all of them.
+        outcomes: of the first trials; the traced ones are left out where others are wrong.
+    """
+    trials = trials[: len(outcomes)]
     faults = [fault(task, t, got) for t, got in zip(trials, outcomes, strict=True)]
     if not any(faults):
         return None
