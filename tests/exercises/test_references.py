@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from courseware.exercises.source import reference
 from tests.conftest import COURSE
@@ -69,6 +70,79 @@ def test_filter(ranked, seen, available, n, expected):
 def test_largest_loss(stages, expected):
     name, lost = solution("1.4")(stages, [{1, 2, 3, 4}, {7, 8}])
     assert (name, lost) == (expected[0], pytest.approx(expected[1]))
+
+
+def test_out_of_fold():
+    keys, target = pd.Series(list("aaab"), [4, 3, 2, 1]), pd.Series([1, 0, 1, 0], [4, 3, 2, 1])
+    got = solution("2.1")(keys, target, np.array([7, 7, 3, 3]), 2.0)
+    # (1 + 2 * 0.5) / (1 + 2) twice, (1 + 2 * 0.5) / (2 + 2), and the mean
+    assert got == pytest.approx([2 / 3, 2 / 3, 1 / 2, 1 / 2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((1_000,), 12),  # 2 * 5.6
+        ((50_000,), 32),  # 2 * 15.0, a little less than 30
+        ((100_000, 4.0), 72),  # 4 * 17.8
+        ((1,), 4),
+        ((5, 40.0), 8),  # no more than 5, rounded up
+    ],
+)
+def test_embedding_size(arguments, expected):
+    assert solution("2.2")(*arguments) == expected
+
+
+def test_pairs():
+    vectors = tf.constant([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]])
+    assert solution("2.3")(vectors).numpy().tolist() == [[3 + 5 + 15, 8 + 12 + 24]]
+
+
+def test_better():
+    target = np.arange(40) % 2
+    good, bad = target + np.arange(40) / 100, np.arange(40) % 4
+    assert solution("2.4")(target, good, bad, 0) is True
+    assert solution("2.4")(target, bad, good, 0) is False
+    assert solution("2.4")(target, good, good, 0) is False
+
+
+def test_dots():
+    vectors = tf.constant([[[1.0, 0.0], [2.0, 3.0], [0.0, 5.0], [1.0, 1.0]]])
+    # 01, 02, 03, 12, 13, 23
+    assert solution("3.1")(vectors).numpy().tolist() == [[2, 0, 1, 15, 5, 5]]
+
+
+@pytest.mark.parametrize(
+    ("n", "colliding", "expected"),
+    [(1, 0.1, 1), (2, 0.5, 2), (3, 0.75, 2), (2, 0.24, 5), (10, 0.2, 41)],
+)
+def test_bins(n, colliding, expected):
+    """(1 - 1/41) ** 9 = 0.8007, and (1 - 1/40) ** 9 = 0.7962."""
+    assert solution("3.2")(n, colliding) == expected
+
+
+def test_off_policy_weight():
+    new, old = tf.Variable([-2000.0, -300.0, -1.0]), tf.Variable([-2000.5, -302.0, -5.0])
+    with tf.GradientTape() as tape:
+        weight = solution("3.3")(new, old, 8.0)
+    assert weight.numpy() == pytest.approx([np.exp(0.5), np.exp(2.0), 8.0])
+    assert tape.gradient(weight, [new, old]) == [None, None]
+
+
+def test_negatives():
+    """One product is left for each row."""
+    positives, weights = tf.constant([1, 3], tf.int64), tf.constant([0.0, 5.0, 0.0, 1e-9])
+    drawn = solution("3.4")(positives, weights, 3, 0)
+    assert drawn.dtype == tf.int64
+    assert drawn.numpy().tolist() == [[3, 3, 3], [1, 1, 1]]
+
+
+def test_coverage():
+    metric = solution("3.5")(2, 5)
+    metric.update_state(None, tf.constant([[9.0, 8.0, 1.0, 2.0, 0.0], [8.0, 9.0, 2.0, 1.0, 0.0]]))
+    metric.update_state(None, tf.constant([[-1.0, -2.0, -3.0, -1.5, -9.0]]))
+    assert metric.seen.numpy().tolist() == [1, 1, 0, 1, 0]
+    assert float(metric.result()) == pytest.approx(3 / 5)
 
 
 @pytest.mark.parametrize(

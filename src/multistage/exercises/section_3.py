@@ -1,46 +1,35 @@
-"""Exercises of lab 3: an interaction, hashed bins, an off-policy weight, a sampler, a metric.
-
-TensorFlow is imported where it is used, so that listing the exercises does not wait for it.
-"""
+"""Exercises of lab 3: an interaction, hashed bins, an off-policy weight, a sampler, a metric."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from courseware.exercises.exercise import Exercise, Wrong
 from courseware.exercises.expect import same, same_dtype, whole
-from multistage.exercises.tensors import any_batch, call_with_vectors
+from multistage.exercises.tensors import any_batch, call_with_vectors, tf
 
 NUMPY = "NumPy fails once TensorFlow traces the function, as it does in fit. Use TensorFlow's."
+TOO_FEW = "Too few bins. A larger share of the values collides than is accepted."
+TOO_MANY = "Fewer bins are enough. The smallest number is asked for."
 
 
 def dots_cases(rng: np.random.Generator) -> Iterator[tuple[Any]]:
     """Vectors of halves, so that float32 is exact. From n = 4 on the order of the pairs shows."""
-    import tensorflow as tf
-
     yield (tf.constant([[[1.0, 0.0], [2.0, 3.0], [0.0, 5.0]]]),)
     for shape in [(1, 2, 1), (2, 2, 3), (3, 4, 2), (1, 4, 4), (5, 5, 3), (2, 7, 4), (6, 3, 1)]:
         yield (tf.constant(rng.integers(-9, 10, shape) / 2, tf.float32),)
 
 
-def _dots(vectors: Any, pairs: Iterable[tuple[int, int]]) -> Any:
-    import tensorflow as tf
-
-    products = tf.matmul(vectors, vectors, transpose_b=True)
-    return tf.stack([products[:, i, j] for i, j in pairs], axis=1)
-
-
-def _upper(vectors: Any, above: int = 1) -> list[tuple[int, int]]:
+def _dots(vectors: Any, kept: Callable[[int, int], bool] = lambda i, j: i < j) -> Any:
     n = vectors.shape[1]
-    return [(i, j) for i in range(n) for j in range(i + above, n)]
+    products = tf.matmul(vectors, vectors, transpose_b=True)
+    return tf.stack([products[:, i, j] for i, j in np.ndindex(n, n) if kept(i, j)], axis=1)
 
 
 def _elementwise(vectors: Any) -> Any:
-    import tensorflow as tf
-
-    first, second = zip(*_upper(vectors), strict=True)
+    first, second = np.triu_indices(vectors.shape[1], 1)
     return tf.gather(vectors, first, axis=1) * tf.gather(vectors, second, axis=1)
 
 
@@ -64,9 +53,15 @@ def _bins(n_values: int, colliding: float, own: int = 1) -> float:
     return 1 / (1 - (1 - colliding) ** (1 / max(1, n_values - own)))
 
 
+def _same_bins(got: Any, expected: Any, n_values: int, colliding: float) -> str:
+    said = whole(got, expected)
+    if not said or "type" in said or "None" in said:
+        return said
+    return TOO_FEW if got < expected else TOO_MANY
+
+
 def weight_cases(rng: np.random.Generator) -> Iterator[tuple[Any, Any, float]]:
     """Logarithms by hand, of probabilities that are 0 in float32, then random ones."""
-    import tensorflow as tf
 
     def rows(new: Any, old: Any, cap: float) -> tuple[Any, Any, float]:
         return tf.constant(new, tf.float32), tf.constant(old, tf.float32), cap
@@ -84,8 +79,6 @@ def weight_and_gradients(
     answer: Callable[..., Any], log_new: Any, log_old: Any, cap: float
 ) -> dict[str, Any] | None:
     """Return the weights, and the gradient of their sum for both logarithms."""
-    import tensorflow as tf
-
     log_new, log_old = any_batch(log_new), any_batch(log_old)
     with tf.GradientTape() as tape:
         tape.watch([log_new, log_old])
@@ -103,21 +96,13 @@ def _same_weight(got: Any, expected: Any, *arguments: Any) -> str:
     return same(got, expected)
 
 
-def _weight(formula: Callable[..., Any], constant: bool = True) -> Callable[..., Any]:
-    """Return an answer that computes ``formula(tf, log_new, log_old, cap)``."""
-
-    def answer(log_new: Any, log_old: Any, cap: float) -> Any:
-        import tensorflow as tf
-
-        weight = formula(tf, log_new, log_old, cap)
-        return tf.stop_gradient(weight) if constant else weight
-
-    return answer
+def _constant(formula: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an answer that computes ``formula(log_new, log_old, cap)``, with no gradient."""
+    return lambda new, old, cap: tf.stop_gradient(formula(new, old, cap))
 
 
 def negatives_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     """Rows with one product left to draw, so that every right sampler draws the same."""
-    import tensorflow as tf
 
     def rows(positives: list[int], weights: list[float], n: int, seed: Any) -> tuple[Any, ...]:
         return tf.constant(positives, tf.int64), tf.constant(weights, tf.float32), n, seed
@@ -125,7 +110,7 @@ def negatives_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     yield rows([1, 2], [0.0, 3.0, 5.0], 4, 0)
     yield rows([2], [0.5, 0.0, 2.0], 1, 7)
     yield rows([0, 2, 2, 0, 0], [2.0, 0.0, 0.25], 6, 3)
-    yield rows([1, 1, 3], [0.0, 20.0, 0.0, 1.0, 0.0], 9, 2**31 - 1)
+    yield rows([1, 1, 3], [0.0, 20.0, 0.0, 1.0, 0.0], 9, 2**30)
     yield rows([4, 1], [0.0, 1e-12, 0.0, 0.0, 2e-12, 0.0], 500, 11)
     yield rows([1, 2], [0.0, 3e9, 1e9], 5, tf.constant(5))
     yield rows([3] * 40, [0.0, 0.0, 1e-3, 6.0], 3, tf.constant(2_000_006))
@@ -134,60 +119,50 @@ def negatives_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
 def draw_for_any_batch(
     answer: Callable[..., Any], positives: Any, weights: Any, n: int, seed: Any
 ) -> Any:
-    """Return what ``answer`` draws, traced for batches of any size where it is traced."""
-    return answer(any_batch(positives), weights, n, seed)
+    """Return what ``answer`` draws, or only its dtype if that is wrong.
+
+    (Several mistakes draw what is right in these cases. A wrong dtype is none of them.)
+    """
+    drawn = answer(any_batch(positives), weights, n, seed)
+    if hasattr(drawn, "dtype") and drawn.dtype != np.int64:
+        return {"dtype": drawn.dtype.name}
+    return drawn
 
 
 def _draw(weights: Any, n: int, seed: Any) -> Any:
-    import tensorflow as tf
-
     return tf.random.stateless_categorical(tf.math.log(weights), n, seed=(seed, 0))
 
 
 def _allowed(positives: Any, weights: Any) -> Any:
-    import tensorflow as tf
-
     return tf.where(tf.one_hot(positives, weights.shape[0]) > 0, 0.0, weights[None, :])
 
 
 def _with_positives(positives: Any, weights: Any, n: int, seed: Any) -> Any:
-    import tensorflow as tf
-
     return _draw(tf.zeros_like(_allowed(positives, weights)) + weights, n, seed)
 
 
 def _nobodys_positive(positives: Any, weights: Any, n: int, seed: Any) -> Any:
-    import tensorflow as tf
-
     allowed = _allowed(positives, weights)
     return _draw(tf.zeros_like(allowed) + tf.reduce_min(allowed, axis=0), n, seed)
 
 
 def _next_product(positives: Any, weights: Any, n: int, seed: Any) -> Any:
-    import tensorflow as tf
-
     drawn = _with_positives(positives, weights, n, seed)
     after = tf.where(positives + 1 < weights.shape[0], positives + 1, 1)
     return tf.where(drawn == positives[:, None], after[:, None], drawn)
 
 
 def _evenly(positives: Any, weights: Any, n: int, seed: Any) -> Any:
-    import tensorflow as tf
-
     return _draw(tf.sign(_allowed(positives, weights)), n, seed)
 
 
 def _weights_as_logits(positives: Any, weights: Any, n: int, seed: Any) -> Any:
-    import tensorflow as tf
-
     allowed = _allowed(positives, weights)
     logits = tf.where(allowed > 0, allowed, -np.inf)
     return tf.random.stateless_categorical(logits, n, seed=(seed, 0))
 
 
 def _one_draw_repeated(positives: Any, weights: Any, n: int, seed: Any) -> Any:
-    import tensorflow as tf
-
     return tf.repeat(_draw(_allowed(positives, weights), 1, seed), n, axis=1)
 
 
@@ -207,7 +182,9 @@ SAME_SEED = "Another seed gave the same draws. Draw from the seed that is given.
 
 
 def _same_draws(got: Any, expected: Any, *case: Any) -> str:
-    said = same_dtype(got, expected)
+    if isinstance(got, dict):
+        return f"The result is {got['dtype']}, where int64 is expected."
+    said = same(got, expected)
     if said and np.shape(got) == np.shape(expected) and np.any(got == case[0][:, None]):
         return POSITIVE
     return said
@@ -215,8 +192,6 @@ def _same_draws(got: Any, expected: Any, *case: Any) -> str:
 
 def _watch_draws(answer: Callable[..., Any], rng: np.random.Generator) -> None:
     """Look at the shares of many draws per positive, at rows and columns, and at seeds."""
-    import tensorflow as tf
-
     weights = rng.uniform(1, 4, 8).astype("float32")
     weights[:3] = 0.0, 5.0, 0.05  # padding; popular, and often bought; rare
     positives = np.where(rng.random(400) < 0.5, 1, rng.integers(1, 8, 400))
@@ -233,8 +208,9 @@ def _watch_draws(answer: Callable[..., Any], rng: np.random.Generator) -> None:
     alike = drawn[positives == 1]
     if len(np.unique(alike, axis=0)) < len(alike) or len(np.unique(alike.T, axis=0)) < 60:
         raise Wrong("Some rows or columns hold the same draws. Each negative is drawn anew.")
-    traced = tf.function(lambda seed: answer(*given, seed))
-    for draw in (lambda seed: answer(*given, seed), traced):
+    few = given[0][:40], *given[1:]
+    traced = tf.function(lambda seed: answer(*few, seed))
+    for draw in (lambda seed: answer(*few, seed), traced):
         one, again, other = (np.asarray(draw(tf.constant(seed))) for seed in (1, 1, 2))
         if not np.array_equal(one, again):
             raise Wrong("The same seed gave other draws. Draw from nothing but the seed.")
@@ -290,8 +266,6 @@ def watch_coverage(
     answer: Callable[..., Any], k: int, products: int, batches: list[np.ndarray], traced: bool
 ) -> Any:
     """Return the coverage after each batch, what is marked, and the same after a reset."""
-    import tensorflow as tf
-
     metric = answer(k, products)
     if not isinstance(metric, tf.keras.metrics.Metric):
         return metric
@@ -302,8 +276,10 @@ def watch_coverage(
         update = tf.function(update, input_signature=[tf.TensorSpec(shape) for shape in shapes])
 
     def look(batch: np.ndarray) -> None:
-        labels = (tf.zeros(batch.shape), tf.zeros(len(batch))) if traced else (None, None)
-        update(labels[0], tf.constant(batch), labels[1])
+        bought, row_weights = None, None
+        if traced:
+            bought, row_weights = tf.one_hot([0] * len(batch), products), tf.zeros(len(batch))
+        update(bought, tf.constant(batch), row_weights)
         seen.append(float(metric.result()))
 
     for batch in batches:
@@ -318,11 +294,9 @@ def watch_coverage(
 def _coverage(
     update: Callable[..., None], result: Callable[..., Any] | None = None, reset: bool = True
 ) -> Callable[[int, int], Any]:
-    """Return a function that makes a metric which does ``update(tf, self, y_true, y_pred)``."""
+    """Return a function that makes a metric which does ``update(self, y_true, y_pred)``."""
 
     def answer(k: int, products: int) -> Any:
-        import tensorflow as tf
-
         class Coverage(tf.keras.metrics.Metric):
             def __init__(self) -> None:
                 super().__init__("coverage")
@@ -332,7 +306,7 @@ def _coverage(
                 self.shown = set()
 
             def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-                update(tf, self, y_true, y_pred)
+                update(self, y_true, y_pred)
 
             def result(self) -> Any:
                 return result(self) if result else tf.reduce_mean(self.seen)
@@ -348,45 +322,45 @@ def _coverage(
     return answer
 
 
-def _marks(tf: Any, metric: Any, y_pred: Any) -> Any:
+def _marks(metric: Any, y_pred: Any) -> Any:
     """How often each product is in a top k."""
     best = tf.reshape(tf.math.top_k(y_pred, metric.k).indices, [-1, 1])
     return tf.scatter_nd(best, tf.ones(tf.shape(best)[:1]), [metric.products])
 
 
-def _mark(tf: Any, metric: Any, marks: Any) -> None:
+def _mark(metric: Any, marks: Any) -> None:
     metric.seen.assign(tf.maximum(metric.seen, tf.minimum(marks, 1.0)))
 
 
-def _mark_all_equal(tf: Any, metric: Any, y_true: Any, y_pred: Any) -> None:
+def _mark_all_equal(metric: Any, y_true: Any, y_pred: Any) -> None:
     least = tf.math.top_k(y_pred, metric.k).values[:, -1:]
-    _mark(tf, metric, tf.reduce_sum(tf.cast(y_pred >= least, tf.float32), axis=0))
+    _mark(metric, tf.reduce_sum(tf.cast(y_pred >= least, tf.float32), axis=0))
 
 
-def _mark_what_was_bought(tf: Any, metric: Any, y_true: Any, y_pred: Any) -> None:
+def _mark_what_was_bought(metric: Any, y_true: Any, y_pred: Any) -> None:
     bought = 1.0 if y_true is None else tf.reduce_max(y_true, axis=0)
-    _mark(tf, metric, bought * _marks(tf, metric, y_pred))
+    _mark(metric, bought * _marks(metric, y_pred))
 
 
-def _keep_in_attribute(tf: Any, metric: Any, y_true: Any, y_pred: Any) -> None:
-    kept = np.minimum(getattr(metric, "kept", 0) + _marks(tf, metric, y_pred), 1)
+def _keep_in_attribute(metric: Any, y_true: Any, y_pred: Any) -> None:
+    kept = np.minimum(getattr(metric, "kept", 0) + _marks(metric, y_pred), 1)
     metric.kept = kept
     metric.seen.assign(kept)
 
 
-def _keep_in_set(tf: Any, metric: Any, y_true: Any, y_pred: Any) -> None:
+def _keep_in_set(metric: Any, y_true: Any, y_pred: Any) -> None:
     metric.shown |= set(tf.math.top_k(y_pred, metric.k).indices.numpy().ravel())
 
 
-def _mark_in_numpy(tf: Any, metric: Any, y_true: Any, y_pred: Any) -> None:
+def _mark_in_numpy(metric: Any, y_true: Any, y_pred: Any) -> None:
     best = np.argsort(-np.asarray(y_pred), axis=1, kind="stable")[:, : metric.k]
     seen = np.array(metric.seen)
     seen[best] = 1
     metric.seen.assign(seen)
 
 
-def _mean_over_batches(tf: Any, metric: Any, y_true: Any, y_pred: Any) -> None:
-    metric.seen.assign_add(tf.minimum(_marks(tf, metric, y_pred), 1.0))
+def _mean_over_batches(metric: Any, y_true: Any, y_pred: Any) -> None:
+    metric.seen.assign_add(tf.minimum(_marks(metric, y_pred), 1.0))
     metric.batches.assign_add(1.0)
 
 
@@ -404,51 +378,49 @@ EXERCISES = [
         traced=True,
         mistakes={
             "A vector is no pair with itself. Leave out the diagonal.": (
-                lambda vectors: _dots(vectors, _upper(vectors, above=0))
+                lambda vectors: _dots(vectors, lambda i, j: i <= j)
             ),
             "These are all products, each pair twice. Keep those above the diagonal.": (
-                lambda vectors: vectors @ np.swapaxes(vectors, 1, 2)
+                lambda vectors: tf.matmul(vectors, vectors, transpose_b=True)
             ),
             "Each pair comes twice, as (i, j) and as (j, i). Keep i < j only.": (
-                lambda vectors: _dots(
-                    vectors, [p for p in np.ndindex(*2 * vectors.shape[1:2]) if p[0] != p[1]]
-                )
+                lambda vectors: _dots(vectors, lambda i, j: i != j)
             ),
             "The pairs come in another order. It is (0, 1), (0, 2), ..., (1, 2), ...": (
-                lambda vectors: _dots(vectors, sorted(_upper(vectors), key=lambda p: p[::-1]))
+                lambda vectors: _dots(vectors, lambda i, j: i > j)
             ),
             "The pairs come in the reverse order. It is (0, 1), (0, 2), ..., (1, 2), ...": (
-                lambda vectors: _dots(vectors, _upper(vectors)[::-1])
+                lambda vectors: _dots(vectors)[:, ::-1]
             ),
             "A dot product is one number. Add up its coordinates.": _elementwise,
             "This is the first row of the batch only. The batch comes first.": (
-                lambda vectors: _dots(vectors, _upper(vectors))[0]
+                lambda vectors: _dots(vectors)[0]
             ),
             NUMPY: _dots_in_numpy,
         },
     ),
     Exercise(
         id="3.2",
-        title="bins enough",
+        title="the number of hash bins",
         hints=(
             "Solve (1 - 1/m) ** (n - 1) = 1 - colliding for m, and round up.",
             "The root is of order n - 1, and a single value needs one bin.",
         ),
         cases=bins_cases,
-        same=whole,
+        same=_same_bins,
         mistakes={
-            "One bin per value is too few, or too many. Solve the formula for m.": (
+            "The number of values is no bound. Solve the formula for m.": (
                 lambda n_values, colliding: n_values
             ),
-            "n / colliding is only a rule of thumb. Solve the formula for m.": (
-                lambda n_values, colliding: math.ceil(n_values / colliding)
+            "n / colliding is a rule of thumb. Solve the formula for m.": (
+                lambda n_values, colliding: max(1, math.ceil(n_values / colliding) * 2)
             ),
             "The result is a float. Round it up to an int.": _bins,
-            "A bin too few: the result is rounded down. Round up.": (
+            "The result is rounded down. Round it up.": (
                 lambda n_values, colliding: int(_bins(n_values, colliding))
             ),
             "A single value never collides. One bin is enough for it.": (
-                lambda n_values, colliding: max(2, math.ceil(_bins(n_values, colliding)))
+                lambda n_values, colliding: max(2, math.ceil(_bins(n_values, colliding) - 1e-9))
             ),
             "The root is of order n - 1: a value does not collide with itself.": (
                 lambda n_values, colliding: math.ceil(_bins(n_values, colliding, own=0))
@@ -469,39 +441,37 @@ EXERCISES = [
         traced=True,
         mistakes={
             "The weight is not capped. One row could outweigh the rest.": (
-                _weight(lambda tf, new, old, cap: tf.exp(new - old))
+                _constant(lambda new, old, cap: tf.exp(new - old))
             ),
             "This is the logarithm of the weight. Leave the logarithm with tf.exp.": (
-                _weight(lambda tf, new, old, cap: tf.minimum(new - old, cap))
+                _constant(lambda new, old, cap: tf.minimum(new - old, cap))
             ),
             "Logarithms are subtracted, not divided: log(a / b) = log(a) - log(b).": (
-                _weight(lambda tf, new, old, cap: tf.minimum(new / old, cap))
+                _constant(lambda new, old, cap: tf.minimum(new / old, cap))
             ),
             "Upside down. The new policy's probability goes above the line.": (
-                _weight(lambda tf, new, old, cap: tf.minimum(tf.exp(old - new), cap))
+                _constant(lambda new, old, cap: tf.minimum(tf.exp(old - new), cap))
             ),
             "The cap is for the weight, not for its logarithm.": (
-                _weight(lambda tf, new, old, cap: tf.exp(tf.minimum(new - old, cap)))
+                _constant(lambda new, old, cap: tf.exp(tf.minimum(new - old, cap)))
             ),
             "The cap is the largest weight, not the smallest.": (
-                _weight(lambda tf, new, old, cap: tf.maximum(tf.exp(new - old), cap))
+                _constant(lambda new, old, cap: tf.maximum(tf.exp(new - old), cap))
             ),
             "Very small probabilities became 0 / 0. Subtract the logarithms first, and take tf.exp "
             "of the difference.": (
-                _weight(lambda tf, new, old, cap: tf.minimum(tf.exp(new) / tf.exp(old), cap))
+                _constant(lambda new, old, cap: tf.minimum(tf.exp(new) / tf.exp(old), cap))
             ),
             "Very small probabilities became 0 / 0, and their weight 0. Subtract the logarithms "
             "first, and take tf.exp of the difference.": (
-                _weight(
-                    lambda tf, new, old, cap: tf.minimum(
+                _constant(
+                    lambda new, old, cap: tf.minimum(
                         tf.math.divide_no_nan(tf.exp(new), tf.exp(old)), cap
                     )
                 )
             ),
             "A gradient goes through the weight, so training would change it. tf.stop_gradient "
-            "makes it a constant.": (
-                _weight(lambda tf, new, old, cap: tf.minimum(tf.exp(new - old), cap), False)
-            ),
+            "makes it a constant.": (lambda new, old, cap: tf.minimum(tf.exp(new - old), cap)),
             NUMPY: lambda new, old, cap: np.minimum(np.exp(new - old), np.float32(cap)),
         },
     ),
@@ -547,14 +517,12 @@ EXERCISES = [
         use=watch_coverage,
         mistakes={
             "A product that is shown twice is one product. Mark it with 1, do not count it.": (
-                _coverage(
-                    lambda tf, self, y_true, y_pred: self.seen.assign_add(_marks(tf, self, y_pred))
-                )
+                _coverage(lambda self, y_true, y_pred: self.seen.assign_add(_marks(self, y_pred)))
             ),
             "Only the last batch counts. Add to what is marked, do not replace it.": (
                 _coverage(
-                    lambda tf, self, y_true, y_pred: self.seen.assign(
-                        tf.minimum(_marks(tf, self, y_pred), 1.0)
+                    lambda self, y_true, y_pred: self.seen.assign(
+                        tf.minimum(_marks(self, y_pred), 1.0)
                     )
                 )
             ),
@@ -565,9 +533,7 @@ EXERCISES = [
                 )
             ),
             "These are the k worst of each row. Take those with the largest scores.": (
-                _coverage(
-                    lambda tf, self, y_true, y_pred: _mark(tf, self, _marks(tf, self, -y_pred))
-                )
+                _coverage(lambda self, y_true, y_pred: _mark(self, _marks(self, -y_pred)))
             ),
             "Of equal scores more than k are marked. Each row shows k products.": (
                 _coverage(_mark_all_equal)
@@ -584,7 +550,7 @@ EXERCISES = [
             "reset_state fails: the one that Keras brings sets single numbers back. A vector needs "
             "its own: self.seen.assign(tf.zeros_like(self.seen)).": (
                 _coverage(
-                    lambda tf, self, y_true, y_pred: _mark(tf, self, _marks(tf, self, y_pred)),
+                    lambda self, y_true, y_pred: _mark(self, _marks(self, y_pred)),
                     reset=False,
                 )
             ),

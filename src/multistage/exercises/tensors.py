@@ -4,10 +4,20 @@ from collections.abc import Callable
 from typing import Any
 
 
+class _TensorFlow:
+    """TensorFlow, imported at its first use: listing the exercises does not wait for it."""
+
+    def __getattr__(self, name: str) -> Any:
+        import tensorflow
+
+        return getattr(tensorflow, name)
+
+
+tf = _TensorFlow()
+
+
 def any_batch(tensor: Any) -> Any:
     """Return ``tensor``, whose first axis has an unknown size where it is traced, as in ``fit``."""
-    import tensorflow as tf
-
     return tf.compat.v1.placeholder_with_default(tensor, [None, *tensor.shape[1:]])
 
 
