@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from courseware.authoring import build
-from courseware.course import Course, installed
+from courseware.course import Course
 from multistage.workspace import Workspace
 from tests.environments.surroundings import isolated
 
@@ -39,6 +39,21 @@ find . -type f -o -name '.?*' | sort >&2
 exit ${status:-0}
 """
 RUN = '"$0" -m courseware.lab run --profile ci'
+NEEDS = """\
+profiles = { ci = { memory = [0.7], disk = 50 }, laptop = { memory = [3.7], disk = 150 } }"""
+
+
+@pytest.fixture
+def small_course(small_course):
+    """As elsewhere, with profiles that need about as much as those of the real course."""
+
+    def make(**labs: str) -> Path:
+        course = small_course(**labs)
+        map_ = course / "course.toml"
+        map_.write_text(re.sub("^profiles = .*$", NEEDS, map_.read_text(), flags=re.MULTILINE))
+        return course
+
+    return make
 
 
 def test_a_run_that_would_fill_the_disk_does_not_start(small_course):
@@ -49,8 +64,8 @@ def test_a_run_that_would_fill_the_disk_does_not_start(small_course):
     assert said.startswith(
         "lab: 19 MB of disk are free in course, and a run in profile ci takes up"
     )
-    assert f"to {installed().profiles['ci'].disk} MB. Nothing was changed. Free some space" in said
-    assert files == "./labs_solutions/01-one.py\n"
+    assert "to 50 MB. Nothing was changed. Free some space" in said
+    assert files == "./course.toml\n./labs_solutions/01-one.py\n"
 
 
 def test_a_disk_that_fills_up_leaves_the_old_artifact_and_nothing_half_written(small_course):
@@ -60,9 +75,10 @@ def test_a_disk_that_fills_up_leaves_the_old_artifact_and_nothing_half_written(s
     ended = isolated(ON_A_DISK, "80m", course, f"{RUN} && exit; cat workspace/store-ci/data/*.txt")
     assert "No space left on device" in ended.stdout
     assert ended.stdout.endswith("old")
-    assert ended.stderr.splitlines()[-5:] == [
+    assert ended.stderr.splitlines()[-6:] == [
         "./build/run/store-ci/01-one.ipynb",
         "./build/run/store-ci/summary.json",
+        "./course.toml",
         "./labs_solutions/01-one.py",
         "./workspace/store-ci/data/manifest.json",
         "./workspace/store-ci/data/small.txt",
