@@ -1,4 +1,4 @@
-"""docs/contributing.md, followed to the letter in a copy of the course.
+"""What docs/contributing.md says, done to the letter in a copy of the course.
 
 Of a section of the page, each block of Python goes into the file that the text before it names, at
 the place that the text names; then the commands of its ``sh`` blocks are run there.
@@ -36,13 +36,14 @@ class Block:
         return re.findall(r"`([\w./-]+/[\w.-]+\.\w+)`", self.before)[-1]
 
     def add_to(self, course: Path) -> None:
-        """Put the code where the text says: above a line, at the end, or into a new file."""
+        """Put the code where the text says: above or in place of a line, at the end, or anew."""
         file = course / self.file
-        if above := re.search(r"above the (?:last )?line,? `([^`]+)`", self.flowing):
+        if where := re.search(r"(above|in place of) the (?:last )?line,? `([^`]+)`", self.flowing):
             lines = file.read_text().splitlines(keepends=True)
-            place = max(i for i, line in enumerate(lines) if line.startswith(above[1]))
+            place = max(i for i, line in enumerate(lines) if line.startswith(where[2]))
+            rest = lines[place:] if where[1] == "above" else lines[place + 1 :]
             gap = "\n\n" if self.code.startswith(("#", "def")) else ""
-            file.write_text("".join([*lines[:place], self.code, gap, *lines[place:]]))
+            file.write_text("".join([*lines[:place], self.code, gap, *rest]))
         elif f"At the end of `{self.file}`" in self.flowing:
             file.write_text(f"{file.read_text()}\n{self.code}")
         else:
