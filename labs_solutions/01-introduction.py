@@ -205,11 +205,11 @@ np.put_along_axis(first_ten, lists[:, :10], True, axis=1)
 
 few = bought.sum(axis=1) <= 10  # with more than ten, the two definitions of recall@10 differ
 yours = [
-    ndcg_at_k(ranked.tolist(), set(np.flatnonzero(wanted).tolist()), 10)
-    for ranked, wanted in zip(lists, bought, strict=True)
+    ndcg_at_k(ranked.tolist(), set(np.flatnonzero(relevant).tolist()), 10)
+    for ranked, relevant in zip(lists, bought, strict=True)
 ]
 ours = ndcg_of_lists(lists, csr_matrix(bought), 10)
-theirs = [ndcg_score([wanted], [row], k=10) for wanted, row in zip(bought, scores, strict=True)]
+theirs = [ndcg_score([hits], [row], k=10) for hits, row in zip(bought, scores, strict=True)]
 recall = recall_at_k(lists[few], csr_matrix(bought[few]), 10)
 area = auc_interval(bought.ravel(), scores.ravel())[0]
 for name, difference in {
@@ -308,7 +308,7 @@ if data.has("price"):
     prices.set(xlabel="price, log10", ylabel="products")
     tenth = pd.qcut(train["price"], 10, labels=False, duplicates="drop")
     rates.plot(train.groupby(tenth)["target"].mean(), "o-")
-    rates.set(xlabel="tenth of the price, cheap to dear", ylabel="share bought", ylim=(0, 1))
+    rates.set(xlabel="tenth of the price, low to high", ylabel="share bought", ylim=(0, 1))
 else:
     for axis in (prices, rates):
         axis.set_axis_off()
@@ -483,12 +483,12 @@ from dataclasses import replace
 later = pd.MultiIndex.from_frame(pd.concat([data.valid, data.test])[["user_id", "product_id"]])
 pairs = pd.MultiIndex.from_frame(train[["user_id", "product_id"]])
 leaky = Holdout.from_data(replace(data, train=train[~pairs.isin(later)].reset_index(drop=True)))
-flattered = ndcg_of_lists(
+leaked = ndcg_of_lists(
     leaky.top_k(baselines.ease(leaky.purchases, leaky.history), 10), leaky.relevant, 10
 ).mean()
 print(f"{pairs.isin(later).mean():.1%} of the training rows are gone")
-print(f"NDCG@10 of EASE: {flattered:.4f}; honest: {results['EASE']['NDCG@10']:.4f}")
-record("leaked_ndcg_at_10", flattered)
+print(f"NDCG@10 of EASE: {leaked:.4f}; without the leak: {results['EASE']['NDCG@10']:.4f}")
+record("leaked_ndcg_at_10", leaked)
 
 # %% [markdown]
 # Products that a user comes back to are easy to predict. With their earlier row in training they
@@ -655,8 +655,8 @@ stages.round(3)
 
 # %% [markdown]
 # Read it from the top. What retrieval misses stays lost: its share is the upper bound for all later
-# stages. Filtering can even *gain*, because backfilling replaces products that nobody would buy
-# again.
+# stages. Filtering can even *gain*, because backfilling replaces products that the user would not
+# buy again.
 #
 # ### Exercise 1.4: which stage to improve first
 #

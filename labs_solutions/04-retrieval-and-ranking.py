@@ -1302,9 +1302,9 @@ found, best = retrieved[some], ranked[some]
 sold = np.isin(task.product_ids, data.test["product_id"])  # still on offer in the test month
 
 
-def put_first(lists, wanted):
-    """Return lists with the wanted products first, otherwise in their order."""
-    there = np.take_along_axis(wanted, np.maximum(lists, 0), axis=1) & (lists >= 0)
+def put_first(lists, relevant):
+    """Return lists with the relevant products first, otherwise in their order."""
+    there = np.take_along_axis(relevant, np.maximum(lists, 0), axis=1) & (lists >= 0)
     return np.take_along_axis(lists, np.argsort(~there, axis=1, kind="stable"), axis=1)
 
 
