@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import itertools
 import json
 import linecache
 import re
@@ -87,7 +88,7 @@ def answer_in(cells: list[Any], exercise: str) -> Callable[..., Any]:
         Exception: whatever the exercise's own cell raises.
     """
     own = exercise_cell(cells, exercise)
-    name = _checked_name(cells, exercise)
+    name = _checked_name(_tagged(cells, f"check-{exercise}"), exercise)
     space = definitions_above(cells, exercise)
     code = own.source
     file = f"<exercise {exercise}>"
@@ -107,7 +108,7 @@ def definitions_above(cells: list[Any], exercise: str) -> dict[str, Any]:
     own = exercise_cell(cells, exercise)
     above = [
         node
-        for cell in cells[: cells.index(own)]
+        for cell in itertools.takewhile(lambda cell: cell is not own, cells)
         if cell.cell_type == "code"
         for node in _body(cell.source)
         if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
@@ -143,24 +144,41 @@ def _defined(node: ast.stmt) -> set[str]:
 
 
 def exercise_cell(cells: list[Any], exercise: str) -> Any:
-    """Return the cell tagged ``exercise-<id>``.
+    """Return the cell whose definition ``check(exercise, …)`` gets when cells run in their order.
+
+    That is the last one above the check that defines what is checked: whoever copies the
+    exercise's cell and solves the copy passes in the notebook. If none defines it, it is the cell
+    tagged ``exercise-<id>``.
 
     Raises:
-        LabError: if there is none.
+        LabError: if there is neither, or no check.
     """
+    check = _tagged(cells, f"check-{exercise}")
+    name = _checked_name(check, exercise)
+    above = list(itertools.takewhile(lambda cell: cell is not check, cells))
+    for cell in reversed(above):
+        if cell.cell_type == "code" and name in _set_at_top(_body(cell.source)):
+            return cell
     return _tagged(cells, f"exercise-{exercise}")
 
 
-def _checked_name(cells: list[Any], exercise: str) -> str:
-    source = _tagged(cells, f"check-{exercise}").source
-    found = re.search(rf"check\(\s*[\"']{re.escape(exercise)}[\"']\s*,\s*([\w.]+)\s*\)", source)
-    if not found:
+def _set_at_top(nodes: list[ast.stmt]) -> set[str]:
+    """The functions, classes and variables that statements set, and none that they import."""
+    targets = [t for node in nodes if isinstance(node, ast.Assign) for t in node.targets]
+    defined = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    return {n.name for n in defined} | {t.id for t in targets if isinstance(t, ast.Name)}
+
+
+def _checked_name(check: Any, exercise: str) -> str:
+    called = rf"check\(\s*[\"']{re.escape(exercise)}[\"']\s*,\s*([\w.]+)\s*\)"
+    if not (found := re.search(called, check.source)):
         raise LabError(f'The check cell of {exercise} has no check("{exercise}", name).')
     return found.group(1)
 
 
 def _tagged(cells: list[Any], tag: str) -> Any:
-    for cell in cells:
+    """The last cell with this tag; those before it were copied."""
+    for cell in reversed(cells):
         if tag in cell.metadata.get("tags", []):
             return cell
     raise LabError(f"The notebook has no cell tagged {tag}.")
