@@ -226,7 +226,9 @@ def _submission(path: Path) -> Submission:
         raise LabError(f"There is no {path.name}: expected a folder or a notebook.")
     if not path.is_dir():
         if not re.match(r"[0-9]{2}-", path.name):
-            raise LabError(f"{path.name} is of no section: expected a name like 01-….ipynb.")
+            raise LabError(
+                f"{_plain(path.name)} is of no section: expected a name like 01-….ipynb."
+            )
         return Submission(
             _owner(path.parent), path.parent, {int(path.name[:2]): path.name}, whole=False
         )

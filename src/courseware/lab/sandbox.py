@@ -145,12 +145,13 @@ def _seen() -> list[list[str]]:
     while python.is_symlink():
         links.append(python)
         python = Path(os.path.normpath(python.parent / os.readlink(python)))
-    base = [python.resolve().parent.parent, Path(sys.base_prefix)]
+    base = [python.resolve().parents[1], python.parents[1], Path(sys.base_prefix)]
     system = [Path("/", name) for name in ("bin", "sbin", "lib", "lib32", "lib64")]
     shown = [Path("/usr"), Path("/etc/ld.so.cache"), *system, *base, Path(sys.prefix), *own, *links]
     options: dict[Path, list[str]] = {}
     for path in dict.fromkeys(shown):
-        if any(parent in options and options[parent][0] == "--ro-bind" for parent in path.parents):
+        shown_with = (p for p in path.parents if options.get(p, [""])[0] == "--ro-bind")
+        if path == Path("/") or any(shown_with):  # / is the base of a link to /bin/python
             continue
         # bubblewrap makes folders on the way that others than root may not enter
         for parent in reversed(path.parents[:-1]):

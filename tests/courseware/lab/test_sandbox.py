@@ -29,7 +29,7 @@ from tests.courseware.lab.test_grade import first_exercises, write_submission
 from tests.environments.surroundings import isolated
 from tests.environments.test_places import UID, closed_folder
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 TOKEN = "token-3f9c"
 TOO_MUCH = "No space left|too much memory|Cannot allocate memory"
@@ -297,7 +297,6 @@ def message_of(company, name):
     return got
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_an_attack_is_a_row(company, name):
     got = message_of(company, name)
@@ -376,3 +375,37 @@ def test_what_the_system_refuses_is_said(tmp_path, monkeypatch):
         LabError, match="bubblewrap does not work here: bwrap: No permissions to create"
     ):
         grade([write_submission(tmp_path / "ada")])
+
+
+def test_of_a_home_only_the_python_in_it_is_shown(tmp_path, monkeypatch):
+    """uv keeps one there, behind links; the course and its environment stand there as well."""
+    home = tmp_path / "home"
+    python = home / ".local/share/uv/python/cpython-3.11.9/bin/python3.11"
+    for folder in (python.parent, home / ".local/bin", home / "course/.venv/bin"):
+        folder.mkdir(parents=True)
+    python.touch()
+    version = python.parents[2] / "cpython-3.11"
+    version.symlink_to("cpython-3.11.9")
+    link = home / ".local/bin/python3.11"
+    link.symlink_to("../share/uv/python/cpython-3.11/bin/python3.11")
+    (home / "course/.venv/bin/python").symlink_to(link)
+    for prefix, base in (("course/.venv", version), ("course/.venv", Path("/usr"))):
+        monkeypatch.setattr(sys, "prefix", str(home / prefix))
+        monkeypatch.setattr(sys, "base_prefix", str(base))
+        seen = sandbox._seen.__wrapped__()
+        assert ["--symlink", os.readlink(link), str(link)] in seen
+        assert ["--symlink", "cpython-3.11.9", str(version)] in seen
+        assert [o[2] for o in seen if o[0] == "--ro-bind" and Path(o[2]).is_relative_to(home)] == [
+            str(python.parents[1]),
+            str(home / "course/.venv"),
+        ]
+
+
+def test_of_a_system_whose_python_is_a_link_the_root_is_not_shown(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to("/bin/env")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    places = [option[-1] for option in sandbox._seen.__wrapped__()]
+    assert str(tmp_path) in places
+    assert "/" not in places
