@@ -13,8 +13,8 @@
 # %% [markdown]
 # # 1. Introduction: systems, not models
 #
-# A shop has a few milliseconds to choose ten products out of millions for the user who just opened
-# its page. No single model can do that. A pipeline of four stages can:
+# A user opens the page of a shop. The shop then has a few milliseconds to choose ten products out
+# of millions. No single model can do that. A pipeline of four stages can:
 #
 # ```mermaid
 # flowchart LR
@@ -80,7 +80,8 @@ precise = nanoseconds_per_product(network, 150)
 print(f"cheap {cheap:,.0f} ns per product, precise {precise:,.0f} ns")
 
 # %% [markdown]
-# Now the time of a whole request, compared with the 20 milliseconds that a page may wait:
+# The next figure shows the time of a whole request, compared with a limit of 20 milliseconds per
+# page:
 
 # %%
 BUDGET = 20  # milliseconds
@@ -101,10 +102,11 @@ print(f"  precise, every product: {1e6 * BUDGET / precise:12,.0f} products")
 print(f"  cheap, then precise:    {(1e6 * BUDGET - 100 * precise) / cheap:12,.0f} products")
 
 # %% [markdown]
-# The dashed line is the result to remember. Two stages cost about as much as the cheap model, and
-# they rank like the precise one, as long as the cheap model lets the right products through. Where
-# the lower line meets the budget, even one dot product per product is too slow. An *index* then
-# looks at a small part of the products (lab 4).
+# The dashed line is the result to remember. Two stages take about as long as the cheap model alone.
+# They rank like the precise model, if the relevant products are among the hundred that the cheap
+# model selects. To the right of the point where the line of the cheap model crosses the budget,
+# even one dot product per product is too slow. For such catalogues, an *index* compares the user's
+# vector with only a small part of the products (lab 4).
 #
 # | stage | its job | implemented by | built in |
 # |---|---|---|---|
@@ -115,19 +117,19 @@ print(f"  cheap, then precise:    {(1e6 * BUDGET - 100 * precise) / cheap:12,.0f
 #
 # ## What is a good list?
 #
-# Before any model, we define the metrics. A list of products was shown, and the user then bought
-# some products: these are the **relevant** ones.
+# Before any model, we define the metrics. A list of products was shown to a user, who then bought
+# some products. The bought products are the **relevant** ones.
 #
 # * **Recall@k**: which share of the relevant products is among the first k?
-# * **NDCG@k** also counts *how high* they are: a hit at rank r counts `1 / log2(r + 1)`, and the
-#   sum is divided by that of a perfect list.
+# * **NDCG@k** also counts *how high* the relevant products are: a hit at rank r counts
+#   `1 / log2(r + 1)`, and the sum is divided by the sum of a perfect list.
 # * **AUC**, for single scores: for a bought and an unbought product, how often does the bought one
 #   score higher? Random scores give 0.5.
 # * **Coverage**, of all lists together: which share of the catalogue is shown to at least one user?
 # * **Novelty**: how surprising is what is shown? A product with a share p of all purchases has
 #   `-log2(p)` bits.
 #
-# Each computed once by hand:
+# Each metric, computed once by hand:
 #
 # * Five products are shown. Three products are relevant; two of them are shown, in the second and
 #   the fifth place. Recall@5 is 2/3. DCG is `1/log2(3) + 1/log2(6) = 0.631 + 0.387 = 1.018`; a
@@ -174,7 +176,8 @@ check("1.1", ndcg_at_k)
 
 # %% [markdown]
 # Do not trust a metric that you wrote until it agrees with another implementation. The package
-# computes all five metrics, for many lists at once. First the cases from above, with your function:
+# computes all five metrics, for many lists at once. First we compute the cases from above, with
+# your function and with the package:
 
 # %%
 from scipy.sparse import csr_matrix
@@ -193,7 +196,7 @@ print(f"coverage  0.750, {catalog_coverage(pages, 4):.3f}")
 print(f"novelty   1.750, {novelty(pages, np.array([8, 4, 2, 2])):.3f}")
 
 # %% [markdown]
-# Then a thousand random users with thirty products each, compared with scikit-learn:
+# Then we compare with scikit-learn, on a thousand random users with thirty products each:
 
 # %%
 bought = rng.random((1_000, 30)) < 0.2
@@ -203,7 +206,7 @@ lists = np.argsort(-scores, axis=1)
 first_ten = np.zeros_like(bought)
 np.put_along_axis(first_ten, lists[:, :10], True, axis=1)
 
-few = bought.sum(axis=1) <= 10  # with more than ten, the two definitions of recall@10 differ
+few = bought.sum(axis=1) <= 10  # for more than ten, the two definitions of recall@10 differ
 yours = [
     ndcg_at_k(ranked.tolist(), set(np.flatnonzero(relevant).tolist()), 10)
     for ranked, relevant in zip(lists, bought, strict=True)
@@ -223,11 +226,11 @@ for name, difference in {
 # %% [markdown]
 # ## The shop
 #
-# The default data is a simulated shop. It looks like a real one: seven months of views, carts and
-# purchases, a few popular products and a long tail, products and users that appear late. And it has
-# one thing that no real log has: **the true purchase probabilities are known**, for each user and
-# product. So we can say not only which model is better, but also how far all models are from the
-# best possible one.
+# The default data is a simulated shop. It looks like a real one: it has seven months of views,
+# carts and purchases, a few popular products and a long tail, and some products and users that
+# appear late. It also has one thing that no real log has: **the true purchase probabilities are
+# known**, for each user and product. So we can say not only which model is better, but also how far
+# all models are from the best possible one.
 #
 # A log consists of events. Here is one visit, and the table that we make of it: each product that
 # was put into the cart is one row, and `target` says whether it was also bought in that visit.
@@ -295,8 +298,9 @@ print(f"from {low:.0%} to {high:.0%} are bought, by the hour")
 
 # %% [markdown]
 # A few products make most of the sales. So popularity is a strong baseline, but a system that uses
-# popularity alone shows every user the same products. The hour has a small effect. It is a feature
-# of the *request*, not of the user. Now prices, and how the catalogue grows.
+# popularity alone shows every user the same products. The share of rows that are bought changes a
+# little with the hour. The hour is a feature of the *request*, not of the user. The next plots show
+# the prices, and how the catalogue grows.
 
 # %%
 first_seen = train.groupby("product_id")["timestamp"].min().dt.tz_localize(None).dt.to_period("M")
@@ -323,9 +327,10 @@ print(f"{appeared.sum() / len(data.catalog):.0%} of the catalogue came after the
 print(f"{len(train):,} rows fill {len(train) / cells:.1%} of {cells:,} user × product cells")
 
 # %% [markdown]
-# Prices range over orders of magnitude, so the models will get their logarithm. By itself the price
-# says little about whether a product is bought. And nearly all cells of the matrix are empty: a
-# model has to predict them from *other* users and *other* products.
+# Prices range over orders of magnitude, so the models will get the logarithm of the price. By
+# itself the price says little about whether a product is bought. And nearly all cells of the matrix
+# of users and products are empty: a model has to predict these cells from *other* users and *other*
+# products.
 #
 # ## Splitting in time
 #
@@ -373,7 +378,7 @@ def split_in_time(
 check("1.2", split_in_time)
 
 # %% [markdown]
-# The package has split our data in this way. What came out:
+# The package has split our data in this way. The result:
 
 # %%
 splits = {"train": data.train, "valid": data.valid, "test": data.test}
@@ -396,14 +401,15 @@ summary
 record("interactions", sum(len(split) for split in splits.values()))
 
 # %% [markdown]
-# The last two columns matter. Some rows of `test` belong to users or products that are
-# not in training. Many published pipelines drop such rows, although they are the hardest ones.
+# The last two columns matter. Some rows of `test` belong to users or products that are not in
+# training. Many published pipelines drop such rows, although these rows are the hardest to predict.
 #
 # ## The task, a baseline and an upper bound
 #
 # `Holdout` defines the task once, for every recommender of this course: for each user who bought
 # something in the test month, rank the catalogue as it was known at the end of training, without
-# the products that the user has a training row with. **Relevant** is what the user then bought.
+# the products that the user has a training row with. The products that the user then bought are
+# **relevant**.
 
 # %%
 from multistage.evaluation import Holdout
@@ -415,7 +421,8 @@ print(f"{1 - task.warm.mean():.1%} of the users are new")
 
 # %% [markdown]
 # The baseline is **popularity**: every user gets the best sellers, of all time or of the last
-# month. It is surprisingly hard to beat. Three methods without a neural network are better:
+# month. Many models are not better than this baseline. Three methods without a neural network are
+# better:
 #
 # * **item-kNN** (Sarwar et al. 2001): products that are bought by the same users as the products in
 #   the user's history;
@@ -466,10 +473,10 @@ record("popularity_ndcg_at_10", results["popularity"]["NDCG@10"])
 # %% [markdown]
 # `low` and `high` are the ends of a 95% bootstrap interval over users: with other users of the same
 # shop, the mean would likely lie between them. If the intervals of two methods overlap widely, this
-# test does not separate them, whatever the third digit says. **Coverage** is the share of the
-# catalogue that at least one user is shown among their ten products, and **novelty** how surprising
-# the shown products are (`-log2` of their share of purchases). Popularity is lowest in both: it
-# shows every user the same few products.
+# test does not show which method is better, even if the means differ in the third digit.
+# **Coverage** is the share of the catalogue that at least one user is shown among their ten
+# products, and **novelty** is how surprising the shown products are (`-log2` of their share of
+# purchases). Popularity is lowest in both: it shows every user the same few products.
 #
 # ## How much two data leaks inflate the metrics
 #
@@ -491,15 +498,15 @@ print(f"NDCG@10 of EASE: {leaked:.4f}; without the leak: {results['EASE']['NDCG@
 record("leaked_ndcg_at_10", leaked)
 
 # %% [markdown]
-# Products that a user comes back to are easy to predict. With their earlier row in training they
-# are seen, and not part of the task. Without it they count as new, and are found easily. (A data
-# set with one row per pair shows no difference.)
+# A product that a user comes back to is easy to predict. If its earlier row is in training, the
+# product counts as seen and is not part of the task. If that row was removed, the product counts as
+# new, and every method finds it easily. (A data set with one row per pair shows no difference.)
 #
 # **Leak 2: the user's own target is stored with the product.** A pipeline computes the share of
-# carts that a user buys, and stores it *among the product's features*, with the value of whichever
-# row comes last. We shuffle the products over the rows, so that the products carry no information.
-# Then we predict from one number: *how close are the user's share and the share stored with the
-# product?*
+# carts that a user buys, and stores this share *among the product's features*. If a product has
+# several rows, the value of the last row is kept. We shuffle the products over the rows, so that
+# the products carry no information. Then we predict from one number: *how close are the user's
+# share and the share stored with the product?*
 
 # %%
 shuffled = train.assign(product_id=rng.permutation(train["product_id"].to_numpy()))
@@ -511,26 +518,27 @@ others = shuffled["product_id"].sample(5_000, random_state=1)  # negatives, by p
 
 is_bought = np.repeat([1, 0], 5_000)
 of_user = np.tile(shown["share"], 2)
-in_training = np.concatenate([shown["share"], stored[others]])  # bought rows bring their own
+in_training = np.concatenate([shown["share"], stored[others]])  # bought rows: the user's own
 in_service = np.concatenate([stored[shown["product_id"]], stored[others]])
 print(f"AUC in training: {roc_auc_score(is_bought, -abs(of_user - in_training)):.3f}")
 print(f"AUC in service:  {roc_auc_score(is_bought, -abs(of_user - in_service)):.3f}")
 
 # %% [markdown]
-# In training the AUC is nearly perfect, although the products carry no information. In service it
-# is as good as random. Any model that gets both columns learns this. So lab 2 encodes targets of
-# *items only*, out of fold.
+# In training the AUC is nearly perfect, although the products carry no information. In service the
+# prediction is no better than random. Any model that gets both columns learns to use this leak. So
+# lab 2 encodes targets of *items only*, out of fold.
 #
 # ## Four stages in their simplest parts
 #
-# **Retrieve.** A hundred products for each user, by item-kNN, which is cheap: it only adds up a few
-# rows of a similarity matrix. The order of the hundred does not matter much here. What matters is
-# to *lose few relevant products*: no later stage can bring back what retrieval misses.
+# **Retrieve.** We take a hundred products for each user by item-kNN. This method is cheap: it only
+# adds up a few rows of a similarity matrix. The order of the hundred does not matter much here.
+# What matters is to *lose few relevant products*: no later stage can bring back what retrieval
+# misses.
 
 # %%
 knn = baselines.item_knn(task.purchases, task.history)
 best_sellers = baselines.popularity(task.purchases, task.history)
-# Users without history get no score from item-kNN: for them best sellers decide, and in ties.
+# Users without history get no score from item-kNN: they get best sellers, which also break ties.
 retrieval_scores = knn + 1e-6 * best_sellers
 retrieved = np.argsort(-retrieval_scores, axis=1, kind="stable")[:, :100]
 retrieved.shape
@@ -538,7 +546,7 @@ retrieved.shape
 # %% [markdown]
 # **Filter.** The filter applies rules. A product that the user already had, or that is no longer
 # for sale, must never be shown, however high its score. Filtering removes candidates, so a good
-# filter *backfills*: it goes on down the ranking until it has enough.
+# filter *backfills*: it continues down the ranking until it has enough candidates.
 #
 # ### Exercise 1.3: exclude seen items, then backfill
 
@@ -573,8 +581,8 @@ def filter_candidates(ranked: np.ndarray, seen: set[int], available: set[int], n
 check("1.3", filter_candidates)
 
 # %% [markdown]
-# Now for all users. We count a product as for sale if it was put into a cart in the last 60 days of
-# training.
+# Now we filter for all users. We count a product as for sale if it was put into a cart in the last
+# 60 days of training.
 
 # %%
 lately = train["timestamp"] > train["timestamp"].max() - pd.Timedelta(days=60)
@@ -591,8 +599,8 @@ print(f"{left.min()} to {left.max()} candidates per user")
 
 # %% [markdown]
 # **Score.** Only the candidates are scored, by EASE, a model of all item pairs. This stage may be
-# slow and precise: for 100 candidates out of a million products, a scorer that needs a thousand
-# times as long per product as retrieval takes only a tenth of retrieval's time.
+# slow and precise. Suppose that scoring takes a thousand times as long per product as retrieval.
+# For 100 candidates out of a million products, it still takes only a tenth of retrieval's time.
 
 # %%
 ease_scores = baselines.ease(task.purchases, task.history) + 1e-6 * best_sellers
@@ -654,9 +662,9 @@ plt.show()
 stages.round(3)
 
 # %% [markdown]
-# Read it from the top. What retrieval misses stays lost: its share is the upper bound for all later
-# stages. Filtering can even *gain*, because backfilling replaces products that the user would not
-# buy again.
+# Read it from the top. Purchases that retrieval misses stay lost: the share that it keeps is the
+# upper bound for all later stages. Filtering can even *gain* purchases: it removes products that
+# the user already has, and backfilling puts new products in their places.
 #
 # ### Exercise 1.4: which stage to improve first
 #
@@ -716,8 +724,8 @@ print(f"{name} loses most: {lost:.1%} of all purchases")
 # Two steps cause nearly all of the loss: retrieval, and the step from a hundred products to ten.
 # Labs 2 and 3 are about better rankers, lab 4 improves retrieval. Not every loss can be recovered:
 # even the oracle, which knows the true probabilities, has only part of a month's purchases among
-# its first hundred products (`recall@100` in the table above). Lab 4 replaces each stage by an
-# oracle, which shows how much of the loss can be recovered.
+# its first hundred products (`recall@100` in the table above). Lab 4 replaces one stage at a time
+# by an oracle, to show how much of the loss can be recovered.
 #
 # ## Summary
 #
