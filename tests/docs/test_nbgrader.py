@@ -9,6 +9,7 @@ import sysconfig
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell
 
 from courseware.authoring.attendee import attendee_notebook
 from courseware.authoring.read import read_source
@@ -33,6 +34,9 @@ def test_nbgrader_marks_a_solved_lab_and_one_that_was_not_filled_in(tmp_path):
     shutil.copy(COURSE / "course.toml", course)
     section = Course.read(COURSE).find([1])[0]
     solved = read_source(section)
+    # The work of the lab takes a minute, and its exercises need none of it
+    tagged = [cell for cell in solved.cells if cell.metadata.get("tags")]
+    solved.cells = [new_code_cell("import numpy as np\nimport pandas as pd"), *tagged]
     titles = {name: one.title for name, one in exercises_of(1).items()}
     nbformat.write(solved, course / "labs_solutions" / f"{section.name}.ipynb")
     for name, notebook in (
