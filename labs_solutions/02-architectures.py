@@ -13,9 +13,9 @@
 # %% [markdown]
 # # 2. Popular architectures, compared under equal conditions
 #
-# A ranker answers one question: *how likely does this user buy this product, now?* This lab
-# prepares features with NVTabular, trains the best-known architectures on **one table with one
-# budget**, and compares their figures with a baseline and an upper bound.
+# A ranker answers one question: *how likely is it that this user buys this product now?* This lab
+# prepares features with NVTabular, trains the best-known architectures on **the same table with the
+# same budget**, and compares their metrics with a baseline and an upper bound.
 #
 # **After this lab you will be able to**
 #
@@ -68,8 +68,8 @@ lean_tensorflow()
 # ## What was known, and when
 #
 # How active a user is, and how much they usually pay, are good features, if they hold only what was
-# known **at that time**. A training row gets the user's state just before it. A row of the test
-# month gets the state at the end of training, which is what a feature store will serve.
+# known **at that time**. A training row gets the user's state just before the row's time. A row of
+# the test month gets the state at the end of training, which is what a feature store will serve.
 
 # %%
 from multistage.features import add_user_history, user_history
@@ -84,8 +84,8 @@ train[["user_id", "timestamp", "price", "user_activity", "user_price"]].tail(3)
 # ## Target encoding without a leak
 #
 # "Share of carts with this brand that were bought" is a strong feature, and it can leak the target:
-# for a brand with three rows, a third of it *is* the label of the row itself. So it is computed
-# **out of fold**: each training row gets the mean over the rows of the other folds.
+# for a brand with three rows, the row's own label makes up a third of the feature. So the feature
+# is computed **out of fold**: each training row gets the mean over the rows of the other folds.
 #
 # ### Exercise 2.1: a target encoding that does not leak
 
@@ -127,8 +127,8 @@ check("2.1", encode_out_of_fold)
 
 # %% [markdown]
 # The package's `TargetEncoding` does the same for several columns. On later rows it gives one value
-# per key, and needs no target. It encodes **items only**. The 2022 tutorial also encoded the user:
-# that figure, stored with items, shows a model which rows are positive (lab 1).
+# per key, and needs no target. It encodes **items only**. The 2022 tutorial also encoded the user,
+# and stored this value with the items: such a value shows a model which rows are positive (lab 1).
 #
 # How large would the leak be? We encode the product in both ways and use the encoding itself as the
 # prediction, without a model.
@@ -154,8 +154,9 @@ for name, (score, target) in rows.items():
     print(f"AUC of the product's mean target, {name}: {roc_auc_score(target, score):.4f}")
 
 # %% [markdown]
-# The first figure is what a model sees in training if the row's own label is in the feature. The
-# third shows how good the feature is on new rows. Out of fold, the training figure is not higher.
+# The first AUC is what a model sees in training if the row's own label is in the feature. The third
+# AUC shows how good the feature is on new rows. The second AUC, out of fold, is not higher than the
+# third.
 #
 # NVTabular has a `TargetEncoding` operator, which is out of fold as well. But it also uses folds in
 # *transform*, where a row's fold depends on its place in the table. So test rows of one product get
@@ -184,7 +185,7 @@ for name, values in {
 #
 # ## An NVTabular workflow
 #
-# Columns are on the left, `>>` sends them through an operator, and tags say what they mean.
+# Columns are on the left, `>>` sends them through an operator, and tags say what the columns mean.
 # `Categorify` maps values to codes: 0 is padding, 1 null, 2 unknown, and real values start at 3.
 # The *same* fitted workflow will encode tomorrow's requests.
 
@@ -257,7 +258,7 @@ pd.DataFrame(
 # %% [markdown]
 # Labs 3 to 5 start from these tables. A ranker that is served needs every feature at request time,
 # so each feature must improve the ranking enough to justify this cost. Below we test the relative
-# price; the labs that serve do without it.
+# price; the tables for later labs do not contain it.
 
 # %%
 served = schema.without(["relative_price"])
@@ -269,9 +270,10 @@ with workspace.write("features/tables", producer="02-architectures") as folder:
 # ## A baseline and an upper bound
 #
 # The baseline is **logistic regression** on the same features: a weight for each value of each
-# category, users and products included, and one for each number. It adds up effects and has no
-# interactions: if a network cannot beat it, the network has learned nothing about *this user with
-# this product*. The upper bound is the **oracle**, the shop's true probability of each purchase.
+# category, users and products included, and one for each number. Logistic regression adds up
+# effects and has no interactions: if a network is not better, the network has learned nothing about
+# *this user with this product*. The upper bound is the **oracle**, the shop's true probability of
+# each purchase.
 
 # %%
 import time
@@ -311,7 +313,7 @@ regression = make_pipeline(
         (OneHotEncoder(handle_unknown="ignore"), categories.column_names),
         ("passthrough", numbers.column_names),
     ),
-    # Newton's method converges in five steps; the default solver has not after a hundred.
+    # Newton's method converges in five steps; the default solver needs over a hundred.
     LogisticRegression(C=0.3, solver="newton-cg", tol=1e-3),
 )
 start = time.perf_counter()
@@ -352,7 +354,7 @@ def factorise(l2):
         regularization=l2,
         learning_rate=0.05,
         iterations=20,
-        num_threads=1,  # several threads race, and each run would end elsewhere
+        num_threads=1,  # with several threads, each run would give another model
         random_state=workspace.profile.seed,
     )
     model.fit(matrix.tocsr(), show_progress=False)
@@ -372,8 +374,8 @@ for l2 in (0.002, 0.01, 0.05, 0.2):
 
 # %% [markdown]
 # With too little regularisation the model memorises each user's few purchases; with too much, all
-# users get similar vectors. The best model goes into our table. BPR scores are not probabilities:
-# we calibrate them on the validation month (Platt scaling).
+# users get similar vectors. We judge the best model on the test month. BPR scores are not
+# probabilities: we calibrate them on the validation month (Platt scaling).
 
 # %%
 model, margins, seconds = found[max(found)]
@@ -385,11 +387,12 @@ record("auc_bpr", judge("BPR", score, seconds, parameters))
 # %% [markdown]
 # ## XGBoost on Dask
 #
-# Boosted trees split numbers and have no embeddings: to them a user's code is a number like any
-# other. They still win competitions on tabular data. Merlin wraps XGBoost's Dask training, so the
-# same code runs on one machine or many, depending on the `Client`. Ours starts one worker within
-# this notebook, and no port is open to other machines; for a cluster, give its address instead.
-# (`Distributed` can start workers by itself, but they keep running when its block ends.)
+# Boosted trees split the range of a number, and they have no embeddings: they read a user's code
+# like any other number. Still, they often win competitions on tabular data. Merlin wraps XGBoost's
+# Dask training, so the same code runs on one machine or many, depending on the `Client`. Ours
+# starts one worker within this notebook, and no port is open to other machines; for a cluster, give
+# its address instead. (`Distributed` can start workers by itself, but they keep running when its
+# block ends.)
 
 # %%
 from dask.distributed import Client
@@ -433,13 +436,13 @@ record("auc_xgboost", judge("XGBoost", tree_scores, seconds, nodes))
 #
 # A network gives every category an **embedding**, a vector for each of its values. A cross layer
 # (Wang et al. 2021) then computes `x0 * (W x + b) + x` over all of them: every coordinate of every
-# feature is multiplied with every other one, and the network learns which products matter. Two
-# layers combine up to three features.
+# feature is multiplied with every other one, and the network learns which of these pairs matter.
+# Two layers combine up to three features.
 #
-# Forty rows per user are few to learn a vector from. Two things limit overfitting: L2
-# regularisation of the embeddings, and **early stopping** when the AUC on the validation month
-# stops improving. Our table fits in memory, so `fit` gets its columns as tensors; a larger one is
-# read batch by batch with `mm.Loader`, as in lab 4.
+# With about forty rows per user, a vector for each user overfits easily. Two methods limit
+# overfitting: L2 regularisation of the embeddings, and **early stopping** when the AUC on the
+# validation month stops improving. Our table fits in memory, so `fit` gets its columns as tensors;
+# a larger table is read batch by batch with `mm.Loader`, as in lab 4.
 
 
 # %%
@@ -507,9 +510,9 @@ def fit(model, train_rows, valid_rows, batch_size=workspace.profile.batch_size):
 
 
 # %% [markdown]
-# Which embedding dimension, and how much L2 regularisation? A **search** over four settings, on one
-# user in eight, so that the lab stays short. We sample users with all their rows, because the best
-# regularisation depends on the number of rows per user.
+# Which embedding dimension, and how much L2 regularisation? We **search** over four settings, on
+# one user in eight, so that the lab stays short. We sample users with all their rows, because the
+# best regularisation depends on the number of rows per user.
 
 # %%
 sampled = {name: frame["user"] % 8 == 0 for name, frame in frames.items()}
@@ -570,17 +573,18 @@ for name in ("user", "product", "product_id_te", "hour", "price", "relative_pric
 pd.Series(lost, name="AUC lost in validation").to_frame().round(4)
 
 # %% [markdown]
-# The network depends most on the user and the product. Of the two prices it uses the relative one.
-# A column that the network uses is not always one that it needs: the two prices hold similar
+# The network depends most on the user and the product. Of the two prices, it depends more on the
+# relative one. But a network can use a column that it does not need: the two prices hold similar
 # information, and the network knows each product and its category. Trained on all users without the
-# relative price, it reached an AUC of 0.8636 in validation, and 0.8657 with it. The labs that serve
-# do without it: the loss is 0.002, and there is one feature less to compute at request time.
+# relative price, it reached an AUC of 0.8636 in validation, and 0.8657 with it. Labs 4 and 5 leave
+# this feature out: the AUC is only 0.002 lower, and there is one feature less to compute at request
+# time.
 #
 # ## DLRM
 #
 # DLRM (Naumov et al. 2019) sends the numbers through a bottom MLP to a vector of the same size as
-# the embeddings, takes the **dot product of every pair** of vectors, and feeds these products into
-# a top MLP. So the pair user × brand is always among its inputs.
+# the embeddings, takes the **dot product of every pair** of vectors, and feeds these dot products
+# into a top MLP. So the pair user × brand is always among the inputs of the top MLP.
 
 # %%
 dlrm = mm.DLRMModel(
@@ -598,11 +602,13 @@ record("auc_dlrm", auc)
 # %% [markdown]
 # ## Wide & Deep, and a size for each embedding
 #
-# Wide & Deep (Cheng et al. 2016) adds two logits. The deep one generalises over embeddings; the
-# wide one memorises pairs that matter as such, here brand × category, hashed into a thousand bins.
+# Wide & Deep (Cheng et al. 2016) adds the logits of two parts. The deep part generalises over
+# embeddings. The wide part memorises single pairs of values, here brand × category, hashed into a
+# thousand bins.
 #
-# DLRM needs vectors of one size, for its dot products. A deep part does not: a weekday can have a
-# smaller embedding than a user. A common rule uses the fourth root of the number of values.
+# DLRM needs vectors of the same size, for its dot products. A deep part does not need this: a
+# weekday can have a smaller embedding than a user. A common rule uses the fourth root of the number
+# of values.
 #
 # ### Exercise 2.2: a size for each embedding
 
@@ -652,8 +658,9 @@ record("auc_wide_and_deep", train_and_judge("Wide & Deep", wide_and_deep))
 # ## DeepFM
 #
 # DeepFM (Guo et al. 2017) puts a factorisation machine (Rendle 2010) beside the deep part, over the
-# same embeddings. A factorisation machine adds up the products of all pairs of vectors, coordinate
-# by coordinate. With n vectors that is n (n - 1) / 2 pairs; one identity makes it n steps:
+# same embeddings. A factorisation machine multiplies each pair of vectors, coordinate by
+# coordinate, and adds up the results. With n vectors there are n (n - 1) / 2 pairs. With the
+# following identity, n steps are enough:
 #
 # $$\sum_{i<j} v_i \odot v_j = \tfrac{1}{2}\Big[\big(\sum_i v_i\big)^2 - \sum_i v_i^2\Big]$$
 #
@@ -761,8 +768,8 @@ plt.show()
 # Compare the models. Logistic regression has a weight for each user and each product, and XGBoost
 # has their codes; neither can represent "this user with this product", and both are at the bottom.
 # BPR uses *only* who bought what, with a vector for each user and product, and is far above them.
-# The networks use both. What matters most in this table is not the architecture but whether the
-# model has interactions between users and products.
+# The networks use such vectors and the features. What matters most in this table is not the
+# architecture but whether the model has interactions between users and products.
 #
 # **On MovieLens** (`dataset = "movielens"`: real ratings, no price, no brand) the differences are
 # small. There DeepFM and DCN-v2 are best with 0.778, logistic regression follows with 0.771 (0.007
@@ -775,8 +782,8 @@ plt.show()
 # ## Are the probabilities calibrated?
 #
 # AUC depends only on the order. A shop that multiplies a probability by a price needs probabilities
-# that are **calibrated**: of all carts that got 30%, about 30% should be bought. Log-loss punishes
-# probabilities that are not.
+# that are **calibrated**: of all carts that got 30%, about 30% should be bought. Log-loss measures
+# both the order and the calibration: it is lower for calibrated probabilities.
 
 # %%
 figure, axis = plt.subplots(figsize=(4.2, 3.8), layout="constrained")
@@ -796,9 +803,9 @@ plt.show()
 #
 # ## Which differences are significant?
 #
-# The intervals of two models on one test month often overlap, although the models are evaluated on
-# the *same rows*, so most of the random variation is common to both. The right question is whether
-# the **difference** is above zero.
+# The intervals of two models on one test month often overlap, even if one model is better. The
+# models are evaluated on the *same rows*, so most of the random variation is common to both. The
+# right question is whether the **difference** is above zero.
 #
 # This needs hundreds of AUCs. An AUC is the probability that a row that was bought scores above one
 # that was not, so it can be computed from ranks (Mann and Whitney 1947). On a thousand rows that is
@@ -848,8 +855,8 @@ def is_better(target: np.ndarray, first: np.ndarray, second: np.ndarray, seed: i
 check("2.4", is_better)
 
 # %% [markdown]
-# Now the best network against the baseline and the other networks. The package's `auc_difference`
-# draws rows as you did, sorts them only once, and returns the interval.
+# Now we compare the best network with the baseline and the other networks. The package's
+# `auc_difference` draws rows as you did, sorts them only once, and returns the interval.
 
 # %%
 from multistage.evaluation import auc_difference
@@ -970,10 +977,10 @@ pd.DataFrame.from_dict(
 ).round(4)
 
 # %% [markdown]
-# In training, a product occurs as a negative about as often as it is bought, so each of the losses
-# learns too low scores for best sellers. We correct this by adding the logarithm of its popularity
-# to a product's score (Menon et al. 2021). Lab 4 shows what happens without the correction, and
-# applies it inside the loss.
+# In training, a product occurs as a negative about as often as it is bought, so with each of the
+# losses the model learns scores that are too low for best sellers. We correct this by adding the
+# logarithm of its popularity to a product's score (Menon et al. 2021). Lab 4 shows what happens
+# without the correction, and applies it inside the loss.
 
 # %%
 winner = max(losses, key=lambda name: ndcg[name].mean())
@@ -987,7 +994,7 @@ for name in losses:
 # All four are far above popularity, and the differences between three of them are not significant
 # on so few users. BPR-max learns mostly from the highest-scoring negatives. It was designed for
 # large catalogues, where most negatives are too easy to learn from. With the few hundred negatives
-# of a batch, it loses information.
+# of a batch, this weighting discards useful information.
 #
 # ## Binary, multi-class and two tasks
 #
@@ -1112,15 +1119,16 @@ for name, answer in {"cart": "put into the cart", "target": "bought"}.items():
 
 # %% [markdown]
 # The cart task gains most: purchases show what users prefer, and from carts alone the model learned
-# too little of it. Purchases gain a little. The comparison has two limits: the model with two tasks
-# has three experts where a single model has one, and neither had converged after four epochs. One
-# gain is certain: **one** model to serve instead of two.
+# too little about these preferences. The purchase task gains a little. The comparison has two
+# limits: the model with two tasks has three experts where a single model has one, and neither had
+# converged after four epochs. One gain is certain: **one** model to serve instead of two.
 #
 # ## Summary
 #
-# * Features hold only what was known at the time; encode targets out of fold, and never the user's.
+# * Features hold only what was known at the time; encode targets out of fold, and never encode the
+#   user.
 # * Compare models on one table, with one budget, a baseline, an upper bound and intervals:
-#   otherwise "model A beats model B" means little.
+#   otherwise "model A is better than model B" means little.
 # * Search dimensions and regularisation on the validation month, stop early, and check the
 #   calibration of the probabilities, not only their order.
 # * The loss and the output are choices too; measure them on the catalogue, not on the batch.
