@@ -74,7 +74,8 @@ print({name: tuple(values.shape) for name, values in batch.items()})
 
 # %% [markdown]
 # `Embeddings` turns each category into a vector. `ContinuousFeatures` selects the numbers, and
-# **`connect`** appends the next block: here an MLP whose output is a vector of the same size.
+# **`connect`** appends the next block: here an MLP whose output is a vector of the same size as the
+# embeddings.
 
 # %%
 embeddings = mm.Embeddings(categories, dim=8)
@@ -84,8 +85,9 @@ print("bottom:    ", tuple(bottom(batch).shape))
 
 # %% [markdown]
 # **`ParallelBlock`** applies several blocks to the same input and returns their outputs by name. An
-# **aggregation** makes one tensor of them, and a **`Filter`** selects some of them. `InputBlockV2`
-# combines the first two: all features of a schema, concatenated.
+# **aggregation** combines the outputs into one tensor, and a **`Filter`** selects some of the
+# outputs. `InputBlockV2` is a `ParallelBlock` with an aggregation: it concatenates all features of
+# a schema.
 
 # %%
 side_by_side = mm.ParallelBlock({"embeddings": embeddings, "bottom": bottom})
@@ -149,8 +151,8 @@ print(f"{theirs.shape[1]} products; largest difference: {tf.reduce_max(tf.abs(ou
 # %% [markdown]
 # ## DLRM from blocks
 #
-# The whole model in three functions: the inputs in parallel; the interaction, with a **shortcut**
-# that concatenates the bottom vector to its output; a top MLP and a binary output.
+# The whole model consists of three functions: the inputs in parallel; the interaction, with a
+# **shortcut** that concatenates the bottom vector to its output; a top MLP and a binary output.
 
 
 # %%
@@ -224,11 +226,11 @@ print(f"{blocks.count_params():,} weights each, largest difference {difference:.
 #
 # The AUC of one run depends on its seed: other initial weights and another order of the rows give
 # another AUC. So each variation is trained with **five seeds**, on the same rows, for the same
-# number of epochs, and is compared with DLRM **seed by seed**.
+# number of epochs, and is compared with DLRM **seed by seed**: both models with the same seed.
 #
 # To make this fast, we take one user in eight (with all their rows), keep the rows in memory, and
 # let TensorFlow trace each model only once. Tracing takes as long as several epochs; setting the
-# initial weights of another seed takes almost no time.
+# initial weights for another seed takes almost no time.
 
 # %%
 SEEDS = range(5)
@@ -373,7 +375,8 @@ record("auc_wide", results["+ wide part"].mean())
 # ## A cross network for the dot product
 #
 # A dot product gives all coordinates the same weight. A cross network learns which coordinates to
-# multiply: a layer computes `x0 * (W x + b) + x` (Wang et al. 2021). In blocks, it is one line.
+# multiply: a layer computes `x0 * (W x + b) + x` (Wang et al. 2021). With Merlin's blocks, this is
+# one line of code.
 
 
 # %%
@@ -394,11 +397,11 @@ record("auc_cross", results["cross network"].mean())
 #
 # `x = sum_i gate_i(x) * x0 * (U_i g(C_i g(V_i x)) + b) + x`
 #
-# Merlin has low rank (`CrossBlock(low_rank_dim=...)`) but not the mixture, so we write this layer.
-# Three rules make a Keras layer that others can use: weights are created in `build`, when the
-# input's size is known; `get_config` returns the arguments of `__init__`; and
+# Merlin implements low rank (`CrossBlock(low_rank_dim=...)`) but not the mixture, so we write this
+# layer. A Keras layer that others can use follows three rules: weights are created in `build`, when
+# the input's size is known; `get_config` returns the arguments of `__init__`; and
 # `register_keras_serializable` gives the class a name under which a saved model finds it. Keras
-# refuses a name that is already registered, but a notebook's cell may run more than once: we remove
+# refuses a name that is already registered. A notebook's cell may run more than once, so we remove
 # the old name first.
 
 
@@ -475,7 +478,7 @@ record("auc_mixture", results["mixture of experts"].mean())
 # Which columns matter depends on the row: for a new user the brand is more useful than the user's
 # own vector. SENet (Hu et al. 2018; for recommenders FiBiNET, Huang et al. 2019) **squeezes** each
 # vector to one number, feeds these numbers into a small network, and **re-weights** the vectors by
-# its output.
+# the network's output.
 #
 # Our version takes and returns a dictionary, so it fits between any two blocks. Its gates start at
 # exactly 1: before training the layer changes nothing, which makes it safe to insert and easy to
@@ -575,22 +578,22 @@ axis.margins(y=0.2)
 plt.show()
 
 # %% [markdown]
-# This result has three limits. The interval covers the randomness of training, but not the choice
-# of the test month: another month may give another result. Four variations were tried, and with
-# enough variations one looks good by chance. And the budget was small: a variation that needs more
-# rows can look bad here. If you have half an hour, set `ONE_IN = 1` and `EPOCHS = 4` and run the
-# test again.
+# This result has three limits. First, the interval covers the randomness of training, but not the
+# choice of the test month: another month may give another result. Second, four variations were
+# tried, and with enough variations one looks good by chance. Third, the budget was small: a
+# variation that needs more rows can look bad here. If you have half an hour, set `ONE_IN = 1` and
+# `EPOCHS = 4` and run the test again.
 #
 # ## Your own loss: learning from a biased log
 #
-# A retrieval model learns from what users bought. But they could only buy **what the old
-# recommender showed them**, and it preferred best sellers. A model trained on such a log learns a
-# mixture of what users like and what they were shown, and cannot separate the two.
+# A retrieval model learns from what users bought. But users could only buy **what the old
+# recommender showed them**, and the old recommender preferred best sellers. A model trained on such
+# a log learns a mixture of what users like and what they were shown, and cannot separate the two.
 #
-# Here we use the shop's true probabilities. An old policy writes a log: it shows a user one product
-# at a time, mostly by popularity, sometimes a random one; the user buys it with the *true*
-# probability. Then we can measure what no real log can tell: how good are the ten products that a
-# new model *would have* shown?
+# Here we use the shop's true probabilities to simulate such a log. An old policy writes it: it
+# shows a user one product at a time, mostly by popularity, sometimes a random one; the user buys it
+# with the *true* probability. Then we can measure what no real log shows: how good are the ten
+# products that a new model *would have* shown?
 
 # %%
 rng = np.random.default_rng(workspace.profile.seed)
@@ -624,9 +627,10 @@ record("best_reward", best)
 # %% [markdown]
 # The usual correction is **importance weighting**. A purchase counts more if the new policy would
 # show the product often and the old one rarely showed it: `weight = new / old`, both probabilities
-# of *this* product for *this* user. The weight is unbiased, but its variance is high (0.02 / 0.0003
-# = 67), so it is **capped**: a little bias for much less variance. The weight is a constant, not
-# something to learn: no gradient goes through it.
+# of *this* product for *this* user. With these weights the loss is unbiased, but its variance is
+# high: one purchase can have a weight of 0.02 / 0.0003 = 67. So the weight is **capped**, which
+# adds a little bias and removes much of the variance. The weight is a constant and is not learned:
+# no gradient goes through it.
 #
 # ### Exercise 3.3: the off-policy weight
 
@@ -655,8 +659,9 @@ def off_policy_weight(log_new: tf.Tensor, log_old: tf.Tensor, cap: float) -> tf.
 check("3.3", off_policy_weight)
 
 # %% [markdown]
-# A Keras loss gets only `y_true` and `y_pred`, so `y_true` must hold the log's probabilities: a row
-# is zero except for the bought product, where it holds **one over the old policy's probability**.
+# A Keras loss gets only `y_true` and `y_pred`, so `y_true` must also hold the probabilities of the
+# old policy: a row of `y_true` is zero except for the bought product, where it holds **one over the
+# old policy's probability**.
 
 
 # %%
@@ -730,7 +735,7 @@ def write_log(seed, showings=200):
 
 # %%
 noise = rng.normal(scale=1.0, size=reward.shape)
-ranker = np.log(reward / (1 - reward)) + noise  # good, not perfect
+ranker = np.log(reward / (1 - reward)) + noise  # a good but not perfect ranker
 
 
 def picked(logits, slate=20, draws=4, seed=0):
@@ -833,9 +838,9 @@ record("off_policy_reward", alone.loc["corrected", "mean"])
 record("off_policy_gap", alone.loc["corrected", "low"] - alone.loc["naive", "high"])
 
 # %% [markdown]
-# The last figure is the distance between the two **intervals**: above zero, they do not overlap.
-# The log, the model and the number of steps are the same; only the weights differ. How popular are
-# the products in the top ten of each model?
+# The last figure is the distance between the two **intervals**: if it is above zero, they do not
+# overlap. The log, the model and the number of steps are the same; only the weights differ. How
+# popular are the products in the top ten of each model?
 
 # %%
 order = np.argsort(-popularity)
@@ -854,9 +859,10 @@ plt.show()
 # ## Your own negative sampler
 #
 # A model that learns from purchases alone needs products that were *not* bought. Uniform negatives
-# are too easy, and with popular ones the model learns too low scores for best sellers; a
-# **mixture** of both is the usual choice (Yang et al. 2020). The bought product must never be its
-# own negative: the same pair would then have target 1 in one row and target 0 in the next.
+# are too easy. With negatives drawn by popularity, the model learns scores that are too low for
+# best sellers. A **mixture** of both is the usual choice (Yang et al. 2020). The bought product
+# must never be its own negative: the same pair would then have target 1 in one row and target 0 in
+# the next.
 #
 # ### Exercise 3.4: a sampler that never draws the positive
 
@@ -890,9 +896,9 @@ def draw_negatives(positives: tf.Tensor, weights: tf.Tensor, n: int, seed: int) 
 check("3.4", draw_negatives)
 
 # %% [markdown]
-# To use it **in the loader**, we make it a layer, which `Loader.map` calls with each batch: for
-# each row it returns `1 + n` rows. It counts its calls; otherwise every batch would get the same
-# draws.
+# To use `draw_negatives` **in the loader**, we put it into a layer, which `Loader.map` calls with
+# each batch. For each row the layer returns `1 + n` rows. The layer counts its calls and derives
+# the seed from this count; otherwise every batch would get the same draws.
 
 
 # %%
@@ -967,12 +973,13 @@ for name, share in {
 #
 # **Coverage**: which share of the products is in the top ten of at least one user? A Keras metric
 # has three methods: `update_state` is called for each batch, `result` at any time, `reset_state`
-# before the next epoch. The result must be **exact**: the same however the rows are split into
-# batches. A mean over batches is not exact, because each batch alone covers less.
+# before the next epoch. The result must be **exact**: it must not depend on how the rows are split
+# into batches. A mean over batches is not exact, because a single batch covers fewer products than
+# all rows together.
 #
 # Keep all state in variables made by `add_weight`: they are saved, and they work inside a graph.
 # Note that the `reset_state` that a metric inherits in Keras 2.12 resets only scalars and fails on
-# a vector. So ours has its own.
+# a vector. So our metric defines its own `reset_state`.
 #
 # ### Exercise 3.5: a metric whose state resets
 
@@ -1038,7 +1045,8 @@ record("off_policy_coverage", coverage["corrected"])
 # %% [markdown]
 # ## Make it work for others
 #
-# A custom part is finished when it works in another process, on another machine. Three steps.
+# A custom part is finished when it works in another process, on another machine. Three steps lead
+# there.
 #
 # **1. Merlin's own tests.** `testing_utils` holds the functions with which Merlin tests its layers:
 # `assert_serialization` for `get_config`, `layer_test` for shapes, types, saving and loading in a
@@ -1117,17 +1125,16 @@ print(f"here:\n  {here}")
 assert str(here) in there
 
 # %% [markdown]
-# What else such a change needs: a unit test with a case computed by hand; tests with inputs in
-# `float32` and `float64`; columns selected by **tags and schema**
-# (`select_by_tag(Tags.CATEGORICAL)`) instead of names, so that it works on other tables; and the
-# table of five seeds.
+# Such a change also needs a unit test with a case computed by hand; tests with inputs in `float32`
+# and `float64`; columns selected by **tags and schema** (`select_by_tag(Tags.CATEGORICAL)`) instead
+# of names, so that it works on other tables; and the table of five seeds.
 #
 # ## Summary
 #
 # * Models consist of blocks: `connect` puts them in sequence, `ParallelBlock` in parallel.
 # * Before you change a rebuilt model, check that it equals the original.
 # * Test one change at a time, over five seeds, paired. Often the result is "not shown".
-# * A log depends on what users were shown. Capped importance weights correct for it.
+# * A log depends on what users were shown. Capped importance weights correct for this.
 # * A layer, a loss, a sampler, a metric: each is a small class with `get_config`. It is finished
 #   when another process can load it.
 #
