@@ -1045,8 +1045,8 @@ record("off_policy_coverage", coverage["corrected"])
 # %% [markdown]
 # ## Make it work for others
 #
-# A custom part is finished when it works in another process, on another machine. Three steps lead
-# there.
+# A custom part is finished when it works in another process, on another machine. This takes three
+# steps.
 #
 # **1. Merlin's own tests.** `testing_utils` holds the functions with which Merlin tests its layers:
 # `assert_serialization` for `get_config`, `layer_test` for shapes, types, saving and loading in a

@@ -107,17 +107,17 @@ unknown
 # score. The two networks are independent, so every product's vector can be computed **ahead of
 # time**, and retrieval becomes a search for the vectors with the largest dot product.
 #
-# A log of purchases has no negatives. **In-batch negatives** take them from the batch: for each
-# user, the products that the other users of the batch bought. This is cheap, but biased.
+# A log of purchases has no negatives. With **in-batch negatives**, the negatives of a user are the
+# products that the other users of the batch bought. This is cheap, but biased.
 #
 # %% [markdown]
 # ### Exercise 4.1: log-Q in a loss
 #
-# In a batch, user i's own product is in column i, and the other columns are the negatives. These
-# are not drawn uniformly: product j occurs as a negative with probability Q(j), and a best seller
-# is in nearly every batch. Without a correction the model learns `score - log Q` instead of the
-# score, and the scores of best sellers are too low for all users. Yi et al. (2019) correct this
-# **inside the loss**: train on `s_ij - log Q(j)`, and serve `s_ij`.
+# In a batch, user i's own product is in column i, and the other columns are the negatives. The
+# negatives are not drawn uniformly: product j occurs as a negative with probability Q(j), and a
+# best seller is in nearly every batch. Without a correction the model learns `score - log Q`
+# instead of the score, and the scores of best sellers are too low for all users. Yi et al. (2019)
+# correct this **inside the loss**: train on `s_ij - log Q(j)`, and serve `s_ij`.
 #
 # The loss is the cross-entropy of a softmax over each row. Logits divided by a small temperature
 # grow into the hundreds, where `exp` alone overflows.
@@ -128,16 +128,18 @@ def corrected_loss(logits: np.ndarray, probability: np.ndarray) -> float:
     """Return the loss of a batch with in-batch negatives and the log-Q correction.
 
     Args:
-        logits: (batch, batch) dot products; row i is a user, column j a product, and the product
-            that user i bought is column i. They may be in the thousands, of either sign, and one
-            row's may be thousands above another row's. A batch of one user is possible.
+        logits: (batch, batch) dot products, float64; row i is a user, column j a product, and the
+            product that user i bought is column i. They may be in the millions, of either sign,
+            and one row's may be millions above another row's. A batch of one user is possible.
         probability: (batch,) the probability of meeting each column's product as a negative,
-            above 0 and at most 1. It may be very small, and they need not add up to 1.
+            float64, above 0 and at most 1. It may be as small as 1e-200, and they need not add up
+            to 1.
 
     Returns:
         The mean over users of the cross-entropy (natural logarithm) of the softmax over each row,
         after every logit has been corrected for its product's probability. The result is exact: no
-        logit is limited, and no small number is added anywhere. Neither argument may be changed.
+        logit is limited, no small number is added anywhere, and nothing is rounded to float32.
+        Neither argument may be changed.
     """
     ### BEGIN SOLUTION
     corrected = logits - np.log(probability)
@@ -229,9 +231,9 @@ print(f"in-batch recall@10, training: {in_batch_recall:.4f}")
 # In the pipeline, retrieval searches the **whole catalogue**. A *top-k encoder* combines the query
 # tower with the product vectors. `two_tower.to_top_k_encoder(products)` makes one in a single call,
 # for catalogues of any size: it saves the product tower and lets Dask's workers load it, which
-# takes seconds. Our catalogue fits in memory, so we compute its vectors with the tower and pass
-# them on, by product code. Models are compared on the **validation month**; the test month is used
-# only when everything is chosen.
+# takes seconds. Our catalogue fits in memory, so we compute its vectors with the tower and give
+# them to the encoder, by product code. Models are compared on the **validation month**; the test
+# month is used only when everything is chosen.
 
 # %%
 from multistage.evaluation import Holdout, bootstrap_interval, ndcg_at_k, recall_at_k
@@ -252,7 +254,7 @@ found = top_k(tensors(valid_users.head(3)))
 pd.DataFrame(found.identifiers).rename_axis("user").rename(columns=lambda place: place + 1)
 
 # %% [markdown]
-# The encoder returns product codes. It does not know which products a user has seen. To evaluate
+# The encoder returns product codes, and does not know which products a user has seen. To evaluate
 # all models in the same way, we compute the vectors of both towers and score the catalogue:
 
 # %%
@@ -283,9 +285,9 @@ print(f"catalogue recall@100, validation:   {retrieval_recall:.4f}")
 # %% [markdown]
 # ### Exercise 4.2: recall over the catalogue
 #
-# In-batch recall measures whether the right product scores above the few hundred others of its
-# batch. The task of the shop is harder: of **all** products that the user does not have yet, are
-# the right ones among the first k? The definition has three details.
+# In-batch recall measures whether the bought product scores above the few hundred other products of
+# its batch. The task of the shop is harder: of **all** products that the user does not have yet,
+# are the bought ones among the first k? The definition has three details.
 #
 # * Products that the user has seen are removed *before* the list is cut to k; otherwise they take
 #   up places.
@@ -307,11 +309,13 @@ def catalogue_recall(
     Args:
         users: (n, d) a vector for each user. It may not be changed.
         products: (m, d) a vector for each product; the score is the dot product of the two, of
-            either sign and any size. No two scores of a user are equal. It may not be changed.
+            either sign and any size (1e200 is possible). No two scores of a user are equal, but
+            they may be close. It may not be changed.
         seen: for each user, the positions of products that are never recommended to them,
-            possibly none, possibly one of them twice, and not the same number for every user.
+            possibly none, possibly one of them twice, and not the same number for every user. It
+            may be changed.
         bought: for each user, the positions of the products to be found: at least one, each
-            once, none of them seen.
+            once, none of them seen. It may be changed.
         k: how many products a user is shown, at least 1. It may be larger than the number of
             unseen products, and larger than m: then all unseen products are shown.
 
@@ -356,10 +360,10 @@ print("multistage: ", round(retrieval_recall, 4))
 # %% [markdown]
 # ## Which negatives?
 #
-# A log of purchases shows what users bought, but not what they decided against. Every retrieval
-# model has to choose its negatives, and this choice matters more than the number of layers. We keep
-# the towers, the data and the budget (one epoch on a quarter of the purchases), and change only the
-# negatives.
+# A log of purchases shows what users bought, but not which products they saw and did not buy. Every
+# retrieval model has to choose its negatives, and this choice matters more than the number of
+# layers. We keep the towers, the data and the budget (one epoch on a quarter of the purchases), and
+# change only the negatives.
 #
 # We evaluate on the validation month, over the whole catalogue: recall@100 for all purchases, for
 # the **head** (the most bought fifth of the products), for the **tail** (the rest), and for
@@ -395,8 +399,8 @@ def judge(scores):
 # The log-Q correction needs Q(j), the probability that product j is in a batch. We counted it from
 # a table. That is not possible when training reads an endless stream. Yi et al. (2019) count how
 # many steps have passed **since this product was last seen**. The inverse of a moving average of
-# this gap is the frequency. It needs only two numbers per product, and it follows changes in
-# popularity, which a total count does not.
+# this gap is the frequency. This method needs only two numbers per product. It also follows changes
+# in popularity; a total count does not.
 
 # %%
 n_codes = item_schema["product"].int_domain.max + 1
@@ -405,7 +409,7 @@ n_codes = item_schema["product"].int_domain.max + 1
 def streaming_probability(stream, rate=0.02):
     """Q of each code, from a moving average of the gaps between its appearances."""
     last, seen = np.zeros(n_codes), np.zeros(n_codes)
-    gap = np.full(n_codes, float(len(stream)))  # never seen: at most once in all
+    gap = np.full(n_codes, float(len(stream)))  # if never seen: once in the stream
     for step, code in enumerate(stream, start=1):
         seen[code] += 1
         weight = max(rate, 1 / seen[code])  # a plain average first, then a moving one
@@ -426,18 +430,19 @@ ratio.groupby(fifth.to_numpy()).quantile([0.1, 0.5, 0.9]).unstack().rename_axis(
 ).round(2)
 
 # %% [markdown]
-# A ratio of 1 means that both agree. In the head, where the correction matters most, the estimate
-# is close. For the rarest products it is computed from a few gaps only, and it also follows changes
-# in a product's sales.
+# A ratio of 1 means that both frequencies agree. In the head, where the correction matters most,
+# the estimate is close to the count. For the rarest products the estimate is computed from a few
+# gaps only. It also differs where a product's sales have changed, because it follows these changes.
 #
 # ### Negatives that are not in the batch
 #
 # Merlin has two samplers for its contrastive output. `"in-batch"` takes the products of the batch
-# with their vectors. `PopularityBasedSamplerV2` draws *codes*, low ones more often, because
-# Categorify numbers products by frequency; `min_id=3` excludes padding, nulls and unknowns. But a
-# tower needs the product's features to compute a vector: the sampler alone works for models with an
-# embedding table, and fails on two towers. So we add the vectors. We also add a cache, which keeps
-# the vectors of the previous batches: they need no computation, but are slightly out of date.
+# with their vectors. `PopularityBasedSamplerV2` draws *codes*, and low codes more often, because
+# Categorify gives low codes to frequent products; `min_id=3` excludes padding, nulls and unknowns.
+# But a tower needs the product's features to compute a vector: the sampler alone works for models
+# with an embedding table, and fails on two towers. So we add the vectors. We also add a cache,
+# which keeps the vectors of the previous batches. These vectors need no computation, but are
+# slightly out of date.
 
 # %%
 from merlin.models.tf.outputs.sampling.base import Candidate, CandidateSampler
@@ -582,8 +587,8 @@ pd.DataFrame(found).T.round(4)
 # recommend more rare products can choose a point between the two with `reg_factor`.
 #
 # In two rows, every vector has **length one**. A score is then a cosine between -1 and 1, and a
-# softmax over such scores is nearly flat: no product can get a much higher probability than
-# another, however long the training. Dividing by a **temperature** of 0.1 scales the scores to ±10,
+# softmax over such scores is nearly flat: even after long training, no product can get a much
+# higher probability than another. Dividing by a **temperature** of 0.1 scales the scores to ±10,
 # and the towers learn. With unit vectors, no product scores high only because its vector is long,
 # and any index for distances can serve them. Here, vectors of free length have higher recall, in
 # the head and in the tail.
@@ -592,9 +597,9 @@ pd.DataFrame(found).T.round(4)
 #
 # We train three architectures on the purchases. **Matrix factorisation** has one input for the
 # user, their code. The **two towers** also use the features of user and product. **YouTube DNN**
-# (Covington et al. 2016) represents a user by the last ten products that they bought. It has no
-# parameters per user, so it works for a new user with one purchase as well as for an old one. It
-# gets twice as many purchases as the others: its only input for a product is the code, and from a
+# (Covington et al. 2016) represents a user by the last ten products that they bought. YouTube DNN
+# has no parameters per user, so it also works for a new user with one purchase. We train it on
+# twice as many purchases as the others: its only input for a product is the code, and from a
 # quarter of the purchases it learned little more than the best sellers.
 #
 # Each row of histories ends with the purchase to predict. Histories of fewer than ten purchases
@@ -687,7 +692,7 @@ trained = youtube.fit(
 # %% [markdown]
 # The factorisation is evaluated by its vectors, like the towers. YouTube DNN has a network for
 # users only; its product vectors are the weights of its output layer, which `to_top_k_encoder`
-# uses. They include the three reserved codes, which we drop.
+# uses. These weights include the three reserved codes, which we drop.
 
 # %%
 position = pd.Series(np.arange(len(items)), index=items["product"])
@@ -709,9 +714,9 @@ architectures = {
 }
 
 # %% [markdown]
-# All four were evaluated over the catalogue. For comparison, the second cell shows the figure of a
-# training log: in-batch recall@10 of the towers that we trained first, with batches of 128 and of
-# 1,024 purchases. It depends on the batch size, although the model is the same.
+# All four were evaluated over the catalogue. For comparison, the second cell shows what a training
+# log shows: in-batch recall@10 of the towers that we trained first, with batches of 128 and of
+# 1,024 purchases. This recall depends on the batch size, although the model is the same.
 
 # %%
 pd.DataFrame(architectures).T.round(4)
@@ -811,7 +816,7 @@ pd.DataFrame(
 # ## A ranker for the pipeline
 #
 # The ranker of lab 2 learned from carts: *bought, given that it was in the cart*. In the pipeline
-# nothing is in a cart yet. The question is *which of these hundred products does this user buy*, so
+# nothing is in a cart yet. The question is *which of these hundred products will this user buy?* So
 # the ranker has to learn from lists of candidates, and the **retrieval scores** are among its
 # features.
 #
@@ -836,10 +841,11 @@ def hard_negatives(
     """Draw n different negatives per user from what retrieval found for them.
 
     Args:
-        candidates: (users, k) product ids from 0, none twice in a row; -1 marks an empty place,
-            anywhere in a row. At least n of each user's candidates were not bought. It may not be
-            changed.
-        bought: for each user, the products they bought, possibly none: no negatives of theirs.
+        candidates: (users, k) product ids, from 0 to millions, none twice in a row; -1 marks an
+            empty place, anywhere in a row. At least n of each user's candidates were not bought.
+            It may not be changed.
+        bought: for each user, the products they bought, possibly none: no negatives of theirs. The
+            sets may be changed.
         n: how many to draw for each user, at least 1, without replacement.
         rng: the only source of chance; the same state gives the same draw.
 
@@ -864,7 +870,7 @@ check("4.3", hard_negatives)
 # The table has one row per user and candidate: features of the user, the time and the product, and
 # for each of the five sources the candidate's score (in standard deviations of its list) and rank.
 # The *codes* of user and product are left out: the retrieval scores already describe this user with
-# this product, and one month of purchases is too little to learn it again.
+# this product, and one month of purchases is too little data to learn this again.
 
 # %%
 from merlin.schema import ColumnSchema, Schema
@@ -1000,17 +1006,18 @@ for name, ranker in rankers.items():
 pd.DataFrame(judged).T.round(4)
 
 # %% [markdown]
-# The first column is the figure that most tutorials print. It is high for both rankers: a product
-# that retrieval would never find is easy to tell apart from one that was bought. The last column is
-# the quality of the pipeline's lists. The 2022 tutorial's 0.828 was of the first kind.
+# The first column is the AUC that most tutorials print. It is high for both rankers: a product that
+# retrieval would never find is easy to tell apart from one that was bought. The last column is the
+# quality of the pipeline's lists. The 0.828 of the 2022 tutorial was measured as in the first
+# column.
 
 # %%
 queries, vectors = vectors_of(two_tower, valid_users)
 # %% [markdown]
 # ## Which index?
 #
-# So far every product was scored for every user: **exact** search. FAISS has three methods that
-# search fewer vectors, or compressed ones:
+# So far every product was scored for every user: this is **exact** search. FAISS has three methods
+# that search fewer vectors, or compressed vectors:
 #
 # * **IVF** sorts the vectors into lists around centres that it learns, and searches the `nprobe`
 #   lists nearest to the query;
@@ -1082,10 +1089,10 @@ measured.round(3)
 
 # %% [markdown]
 # At this size, use **exact search**: it takes a few hundredths of a millisecond for the whole
-# catalogue, finds all the right products and needs no tuning. IVF saves less time than one Python
-# call takes, and HNSW is slower than exact search. The two rows of HNSW show the effect of the
-# extra coordinate, with the same graph and the same `efSearch`: by inner product it misses some of
-# the right products, by distance almost none.
+# catalogue, finds all the right products and needs no tuning. IVF saves hardly any time, and HNSW
+# is slower than exact search. The two rows of HNSW show the effect of the extra coordinate, with
+# the same graph and the same `efSearch`: by inner product it misses some of the right products, by
+# distance almost none.
 #
 # For larger catalogues the result is different. `python benchmarks/index.py` measures the same at
 # 1,500, 100,000 and 1,000,000 simulated vectors with the statistics of this lab's vectors, on one
@@ -1094,8 +1101,8 @@ measured.round(3)
 # ![Recall against latency of four indexes at three catalogue sizes](images/index-choice.png)
 #
 # At one million products exact search takes 15 ms and 122 MiB. IVF finds 0.965 of the same hundred
-# in 0.41 ms, and 0.991 in 0.83 ms; HNSW 0.978 in 0.64 ms, with twice the memory and three minutes
-# to build; PQ needs a fifth of the memory and stops at 0.73.
+# in 0.41 ms, and 0.991 in 0.83 ms; HNSW finds 0.978 in 0.64 ms, with twice the memory and three
+# minutes to build; PQ needs a fifth of the memory, and its recall does not exceed 0.73.
 #
 # **The rule.** First decide how much recall may be lost and how many milliseconds a search may
 # take; then take the simplest index that meets both. Begin with exact search. Then try IVF, which
@@ -1108,9 +1115,9 @@ measured.round(3)
 # ### Exercise 4.4: choose an index
 #
 # The pipeline determines how much recall may be lost and how long a search may take. An index must
-# meet both conditions; being far better than required has no benefit. Among the indexes that meet
-# them, take the one that needs the least memory, because every replica of the server holds its own
-# copy.
+# meet both conditions; a value that is far better than required has no benefit. Among the indexes
+# that meet them, take the one that needs the least memory, because every replica of the server
+# holds its own copy.
 
 
 # %% tags=["exercise-4.4"]
@@ -1118,10 +1125,11 @@ def choose_index(measured: pd.DataFrame, least_recall: float, most_ms: float) ->
     """Choose an index for a recall and a latency budget.
 
     Args:
-        measured: one row per index, in no particular order, its name (a str) in the frame's index;
-            columns `recall` (against exact search, 0 to 1), `ms` (per query) and `mib` (memory),
-            all of them fractional numbers. No two rows are equal in both `mib` and `ms`. It may
-            be empty. It may not be changed.
+        measured: one row per index, in no particular order, its name (a str, each once) in the
+            frame's index, which may have a name as well; columns `recall` (against exact search, 0
+            to 1), `ms` (per query) and `mib` (memory), all of them fractional numbers that are
+            compared as they are, without rounding. No two rows are equal in both `mib` and `ms`.
+            It may be empty. It may not be changed.
         least_recall: the recall that is needed; exactly this is enough.
         most_ms: milliseconds that a query may take; exactly this is allowed.
 
@@ -1147,8 +1155,8 @@ check("4.4", choose_index)
 # data known when the test month begins**, training and validation together, and so are the models
 # that we compare it with. The towers continue from their current weights for one more epoch, as in
 # a shop's nightly training. The ranker is trained again on all users, including the half kept
-# aside. Its lists stay those of the validation month, whose scores come from models that had not
-# seen that month.
+# aside. Its training lists are still those of the validation month: their retrieval scores come
+# from models that had not seen that month.
 
 # %%
 known = data.with_validation()
@@ -1243,8 +1251,9 @@ if "oracle" in results:
     record("oracle_ndcg_at_10", results["oracle"]["NDCG@10"])
 
 # %% [markdown]
-# All models were evaluated on the same users, so compare them **user by user**: that a user is easy
-# or hard to predict affects both models, and cancels in the difference.
+# All models were evaluated on the same users, so compare them **user by user**. Some users are easy
+# to predict and others are hard. This affects both models in the same way, so it cancels in the
+# difference.
 
 # %%
 compared = {}
@@ -1261,7 +1270,7 @@ for bound in ("gain", "low", "high"):
     record(f"best_peer_{bound}", compared[best_peer][bound])
 
 # %% [markdown]
-# The last row is the test of the second stage: it must be better than the order of retrieval
+# The last row tests the second stage: the ranker's order must be better than the order of retrieval
 # itself. EASE is simple and almost as good as the pipeline. It is useful as a second source of
 # candidates, as a fallback, and as a baseline for every new model.
 #
@@ -1368,8 +1377,8 @@ def weakest_stage(ndcg: dict[str, float]) -> str:
 
     Returns:
         The stage whose replacement gains most, even if the most is a gain of 0 or a loss. Where
-        several stages have exactly the same NDCG, the first of them in the order of the pipeline:
-        retrieve, filter, score, order.
+        several stages have exactly the same NDCG (not only rounded), the first of them in the order
+        of the pipeline: retrieve, filter, score, order.
     """
     ### BEGIN SOLUTION
     measured = [stage for stage in ("retrieve", "filter", "score", "order") if stage in ndcg]
@@ -1419,9 +1428,10 @@ with workspace.write("export/ease", producer) as folder:
         weights.save(folder / f"{name}.npz")
 
 # %% [markdown]
-# Save the features as the models read them: users for the feature store, with the products that
-# each has bought and seen, in the order of time; products as a snapshot that belongs to the index;
-# the codes of hours and weekdays; the best sellers, for unknown users.
+# Save the features as the models read them. The users' features are for the feature store, with the
+# products that each user has bought and seen, in the order of time. The products' features are a
+# snapshot that belongs to the index. We also save the codes of hours and weekdays, and, for unknown
+# users, the best sellers.
 
 # %%
 import json

@@ -58,8 +58,8 @@ exported = {name: workspace.read(f"export/{name}") for name in [*names, "context
 #
 # A feature store answers one question quickly: *what are the features of this user now?* Its
 # **offline** side is a table with times, for training. Its **online** side holds the newest row per
-# key. Features of the products are known in advance, and the time comes with the request: neither
-# needs a look-up by user.
+# key. Other features need no look-up by user: those of the products are known in advance, and the
+# time comes with the request.
 
 # %%
 import pandas as pd
@@ -70,13 +70,13 @@ users.head(3)
 
 # %% [markdown]
 # `seen` holds the products that each user bought or put into the cart, `bought` those that they
-# bought, both in the order of time. They are in the feature store because they change: after a
-# purchase, the next answer must not contain the product.
+# bought, both in the order of time. Both lists are in the feature store because they change: after
+# a purchase, the next answer must not contain the product.
 #
 # A Feast repository is a folder. `feature_view` writes the table into it and derives entity and
-# view from the table's types. Only the stock graph needs a view of the products, too. The online
-# store is a SQLite file in that folder, or a Redis server if the environment variable
-# `MULTISTAGE_REDIS` names one as `host:port`.
+# view from the table's types. We also write a view of the products, which only the stock graph
+# needs. The online store is a SQLite file in that folder, or a Redis server if the environment
+# variable `MULTISTAGE_REDIS` names one as `host:port`.
 
 # %%
 from multistage.serving.feature_store import (
@@ -113,14 +113,15 @@ store.get_online_features(
 ).to_df()[["user_id", "user_activity", "seen"]]
 
 # %% [markdown]
-# The second row is an unknown user, for whom Feast returns nulls. This will matter below.
+# The second row is an unknown user, for whom Feast returns nulls. The next sections show how both
+# graphs handle these nulls.
 #
 # ## The stock graph
 #
 # Merlin Systems chains operators with `>>`. This is the four-stage graph as its examples build it:
 # query features, run the query tower, search, filter, query the candidates' features, repeat the
-# user's features for each candidate, rank, sample. It has one source of candidates and does not
-# pass on the retrieval scores, so the ranker gets zeros instead.
+# user's features for each candidate, rank, sample. This graph has one source of candidates. It does
+# not give the retrieval scores to the ranker, which gets zeros instead.
 
 # %%
 import json
@@ -202,13 +203,13 @@ for request in ([-1], users["user_id"].iloc[:2].tolist()):
 #
 # | operator | what it does | what is needed |
 # |---|---|---|
-# | `QueryFeast` | casts nulls to integers | defaults, and a status that says so |
+# | `QueryFeast` | casts nulls to integers | defaults, and a fallback status in the reply |
 # | `QueryFaiss` | joins all users' candidates into one list | one row of candidates per user |
 # | `FilterCandidates` | removes what *any* user of the request has seen | each user's own list |
 # | `SoftmaxSampling` | weights `exp(T * s) / sum(s)` | the usual definition of temperature |
 #
 # There is another problem, without an error message: Merlin's executor evaluates a node once for
-# **every path** that leads to it. How often does this graph query Feast for one user?
+# **every path** from the node to the output. How often does this graph query Feast for one user?
 
 # %%
 from time import perf_counter
@@ -242,9 +243,9 @@ print(f"stock graph, in process, one user: {stock_ms:.1f} ms (median)")
 # %% [markdown]
 # ## Exclude what each user has seen
 #
-# The second stage has the simplest task, but its errors are the most visible: users notice when
-# they are offered what they have just bought. In a batch, each row of candidates must be compared
-# with **this user's** list only.
+# The filter has the simplest task of the four stages, but its errors are the most visible: users
+# notice when they are offered what they have just bought. In a batch, each row of candidates must
+# be compared with **this user's** list only.
 #
 # ### Exercise 5.1: filter each user's candidates
 
@@ -254,8 +255,8 @@ def filter_candidates(candidates: np.ndarray, seen: list[np.ndarray], keep: int)
     """Return each user's first `keep` candidates that this user has not seen.
 
     Args:
-        candidates: (users, width) product ids from 0, best first, none twice in a row; -1 marks an
-            empty place, anywhere in a row. It may not be changed.
+        candidates: (users, width) product ids, from 0 to millions, best first, none twice in a row;
+            -1 marks an empty place, anywhere in a row. It may not be changed.
         seen: one array of product ids per user, of any length and in any order, possibly empty; a
             product may stand in it more than once, or not be among the candidates. The list may be
             changed.
@@ -291,12 +292,13 @@ def fill_gaps(candidates: np.ndarray, seen: list[np.ndarray], popular: np.ndarra
     """Return `candidates` with the empty places filled by popular products.
 
     Args:
-        candidates: (users, width) product ids from 0, none twice in a row and none that the user
-            has seen; -1 marks an empty place, always at the row's end. It may not be changed.
-        seen: one array of product ids per user, possibly empty; not to be offered to this user.
-            The list may be changed.
+        candidates: (users, width) product ids, from 0 to millions, none twice in a row and none
+            that the user has seen; -1 marks an empty place, always at the row's end. It may not be
+            changed.
+        seen: one array of product ids per user, possibly empty; not to be offered to this user. A
+            product may stand in it more than once. The list may be changed.
         popular: (products,) product ids, each once, the most popular first, possibly fewer than
-            there are empty places. It may not be changed.
+            there are empty places, possibly none. It may not be changed.
 
     Returns:
         (users, width) product ids. The candidates stay in their places; the empty places after them
@@ -321,10 +323,10 @@ check("5.2", fill_gaps)
 # ## Sampling with a temperature
 #
 # To explore, the last stage may sample instead of sorting by score. The usual definition of
-# *temperature*: draw with probabilities proportional to `exp(logit / temperature)`. Near zero the
-# best candidate is always drawn, far above one all candidates are nearly equally likely. The stock
-# operator multiplies by the temperature instead, and divides by the sum of the scores, which may be
-# negative.
+# *temperature* is to draw with probabilities proportional to `exp(logit / temperature)`. At a
+# temperature near zero the best candidate is almost always drawn; far above one, all candidates are
+# nearly equally likely. The stock operator multiplies by the temperature instead, and divides by
+# the sum of the scores, which may be negative.
 #
 # To draw `k` products **without replacement**, add independent Gumbel noise to the scaled logits,
 # and take the `k` largest.
@@ -339,10 +341,11 @@ def sample_top_k(
     """Draw `k` of the candidates without replacement, likelier ones first.
 
     Args:
-        logits: (candidates,) any finite numbers, whole or fractional, of either sign, possibly
-            thousands apart; not sorted. It may not be changed.
-        temperature: above 0; the first draw has probabilities softmax(logits / temperature), each
-            further draw the same among the candidates that are left.
+        logits: (candidates,) whole or fractional numbers, of either sign, possibly in the millions
+            and thousands apart; not sorted. It may not be changed.
+        temperature: above 0, possibly 1e-12 or 1000; the first draw has probabilities
+            softmax(logits / temperature), each further draw the same among the candidates that are
+            left.
         k: from 1 to the number of candidates, both included.
         rng: the only source of chance; `rng.gumbel(size=...)` draws Gumbel noise.
 
@@ -362,8 +365,8 @@ check("5.3", sample_top_k)
 # %% [markdown]
 # ## Our graph: one path
 #
-# `multistage.serving.operators` has the same functions as operators for a batch: each is a class
-# with one short method. This is one of them:
+# `multistage.serving.operators` contains these functions as operators for a batch of users: each
+# operator is a class with one short method. For example:
 
 # %%
 import inspect
@@ -442,7 +445,7 @@ choices = [*users["user_id"].head(20).tolist(), -1]
 stage_explorer(recommender, choices, described, noon, data.truth)
 
 # %% [markdown]
-# The widget works only in a running notebook. The same as a table, for the first user:
+# The widget works only in a running notebook. This table shows the same for the first user:
 
 # %%
 status, rows = explain(recommender, someone, noon, k=5, truth=data.truth)
@@ -451,9 +454,9 @@ rows.head(8)
 # %% [markdown]
 # ## How much relevance do other orders cost?
 #
-# The last stage may have other aims than relevance. `OrderBySampling` explores, `OrderByDiversity`
-# trades relevance for different categories. We give the scored candidates of the same users to each
-# operator, and measure NDCG and the number of categories.
+# The last stage may have other aims than relevance. `OrderBySampling` explores. `OrderByDiversity`
+# shows more categories, at the cost of some relevance. We give the scored candidates of the same
+# users to each operator, and measure NDCG and the number of categories.
 
 # %%
 from multistage.evaluation import Holdout, ndcg_at_k
@@ -483,12 +486,13 @@ for name, order in orders.items():
 pd.DataFrame(compared).T.round(4)
 
 # %% [markdown]
-# More categories, or more exploration, cost relevance. The table shows how much; whether it is
-# worth it is a decision of the shop.
+# More categories, or more exploration, cost relevance. The table shows how much relevance is lost;
+# the shop must decide how much loss it accepts.
 #
 # ## Where the time goes
 #
-# Each step of the last request, timed by our runtime, over a few hundred requests:
+# Our runtime times each step of a request. The figure shows the medians over a few hundred
+# requests:
 
 # %%
 import matplotlib.pyplot as plt
@@ -514,8 +518,8 @@ plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# The ranker takes the most time, which is reasonable: it determines the order. If more time were
-# allowed, for which stage should it be used?
+# The look-up of the user's features, retrieval, the retrieval scores and the ranker take most of
+# the time. If more time were allowed, for which stage should it be used?
 #
 # ### Exercise 5.4: spend a latency budget
 #
@@ -534,9 +538,10 @@ def spend_budget(
 
     Args:
         stages: stage -> option -> (milliseconds, NDCG gained), in no particular order. Both are
-            fractional numbers; milliseconds are 0 or more, and a gain may be negative. Every stage
-            has at least one option. The dict may be changed.
-        budget: milliseconds for all stages together; to use all of it is allowed.
+            fractional numbers; milliseconds are 0 or more, and a gain may be negative. There is at
+            least one stage, and every stage has at least one option. The dict may be changed.
+        budget: milliseconds for all stages together; to use all of it is allowed. Sums are compared
+            as they are, without rounding (all sums of the check are exact).
 
     Returns:
         stage -> the option chosen, one for every stage, with the largest sum of gains; of equally
@@ -561,8 +566,8 @@ check("5.4", spend_budget)
 # ## Export, and start a real Triton
 #
 # An exported graph is a folder: a configuration, the graph, and a copy of everything that its
-# operators need. It has no absolute paths, so it can be moved; and it has checksums, which the
-# server verifies before it loads anything.
+# operators need. The folder contains no absolute paths, so it can be moved. It also contains
+# checksums, which the server verifies before it loads anything.
 
 # %%
 from multistage.serving.runtime import ServingRuntime
@@ -574,15 +579,16 @@ config = (model_repository / "recommender" / "config.pbtxt").read_text()
 print(config[: config.index("output")], "...\n", config[config.index("dynamic") :], sep="")
 
 # %% [markdown]
-# Two lines of it matter under load. With `dynamic_batching`, Triton collects the requests that
-# arrive while the model is busy, up to `max_batch_size`, and runs the stages once for all of them.
-# The requests may have different lengths (`allow_ragged_batch`), and no request waits for others to
-# arrive. This is correct only because no user's answer depends on the other users of a batch.
+# Three settings of this configuration matter under load. With `dynamic_batching`, Triton collects
+# the requests that arrive while the model is busy, up to `max_batch_size`, and runs the stages once
+# for all of them. The requests may have different lengths (`allow_ragged_batch`), and no request
+# waits for others to arrive. This is correct only because no user's answer depends on the other
+# users of a batch.
 #
 # `TritonServer` starts the server of the package `nvidia-pytriton` (or the one on PATH, in a
 # container) on free ports of the loopback interface. Loading TensorFlow takes most of the time.
-# `MULTISTAGE_FEATURE_REPOSITORY` tells it to query the live feature store instead of the copy in
-# the export.
+# `MULTISTAGE_FEATURE_REPOSITORY` tells the server to query the live feature store instead of the
+# copy in the export.
 
 # %%
 from multistage.serving.triton import LIVE_REPOSITORY, TritonServer
@@ -593,7 +599,8 @@ print("ready, process", "running" if server.running else "gone")
 
 # %% [markdown]
 # A client does not need our package. It sends inputs with shapes and types over gRPC. The first
-# dimension is for Triton's batches of requests: one request is one row, here of two users.
+# dimension is for Triton's batches of requests. Each request is one row; this one asks for two
+# users.
 
 # %%
 import tritonclient.grpc as grpc
@@ -607,7 +614,7 @@ reply.as_numpy("ordered_ids")[0]
 
 # %% [markdown]
 # Does the server give the same answers as the graph in this process? For every user of a sample,
-# ids must be equal and scores agree to 1e-5.
+# the product ids must be equal, and the scores must agree to 1e-5.
 
 # %%
 from multistage.serving.client import Client
@@ -623,8 +630,9 @@ print(f"{len(sample)} users: the same products in the same order")
 # %% [markdown]
 # ## Load test
 #
-# Four clients at once, one user per request. We need two figures of the latency: the median is what
-# a typical request takes, and the 99th percentile what the slowest one in a hundred takes.
+# Four clients send requests at the same time, with one user per request. We measure two percentiles
+# of the latency: the median is the time of a typical request, and one request in a hundred takes
+# longer than the 99th percentile.
 
 # %%
 from multistage.serving.load import run_load
@@ -683,8 +691,8 @@ plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# The server also measures itself. A monitoring system reads its metrics page: how long requests
-# waited in the queue, and how long their computation took.
+# The server also measures itself. A monitoring system reads the server's metrics page, which shows
+# how long requests waited in the queue, and how long their computation took.
 
 # %%
 from urllib.request import urlopen
@@ -705,9 +713,9 @@ pd.Series(
 plt.show()
 
 # %% [markdown]
-# One call of the ranker for 3,200 pairs takes far less time than 32 calls for 100 pairs each. That
-# is why all our operators take a batch of users, whether one client sent it in one request or
-# Triton collected it from several.
+# One call of the ranker for 3,200 pairs takes far less time than 32 calls for 100 pairs each. So
+# all our operators take a batch of users. The batch may come from one request, or Triton may
+# collect it from several requests.
 #
 # ## Fresh features
 #
@@ -744,7 +752,7 @@ with Client(server.grpc_url) as connection:
 # %% [markdown]
 # ## Stop
 #
-# The server also stops when the kernel ends. But it is better to stop it explicitly.
+# The server also stops when the notebook's kernel ends, but it is better to stop it explicitly.
 
 # %%
 server.stop()
