@@ -1101,7 +1101,7 @@ measured.round(3)
 # ![Recall against latency of four indexes at three catalogue sizes](images/index-choice.png)
 #
 # At one million products exact search takes 15 ms and 122 MiB. IVF finds 0.965 of the same hundred
-# in 0.41 ms, and 0.991 in 0.83 ms; HNSW finds 0.978 in 0.64 ms, with twice the memory and three
+# in 0.41 ms, and 0.991 in 0.83 ms; HNSW 0.978 in 0.64 ms, with twice the memory and three
 # minutes to build; PQ needs a fifth of the memory, and its recall does not exceed 0.73.
 #
 # **The rule.** First decide how much recall may be lost and how many milliseconds a search may
