@@ -111,7 +111,7 @@ print(f"  cheap, then precise:    {(1e6 * BUDGET - 100 * precise) / cheap:12,.0f
 # | stage | its job | implemented by | built in |
 # |---|---|---|---|
 # | retrieve | find 100 of millions | query tower, vector index (FAISS) | lab 4 |
-# | filter | rules: bought, unavailable | lists beside the index, Feast | lab 5 |
+# | filter | rules: bought, unavailable | product table, user features from Feast | lab 5 |
 # | score | how likely is each purchase? | ranker, features from Feast | labs 2 to 4 |
 # | order | arrange the page as a whole | the service (Triton) | lab 5 |
 #
