@@ -34,6 +34,12 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 TOKEN = "token-3f9c"
 TOO_MUCH = "No space left|too much memory|Cannot allocate memory"
 
+# Some attacks would end this machine, as root they unmount /proc: they need a sandbox around them.
+ONLY_INSIDE = """
+import os
+if os.path.exists("/etc/passwd") or os.path.exists("/home"): raise ValueError("There is no sandbox")
+"""
+
 # Each answer finds the folder PRECIOUS, which everybody may write, servers, and other names below.
 TENSORFLOW = "import tensorflow as tf; tf.io.gfile.rmtree(PRECIOUS)"
 FILES = [
@@ -223,7 +229,7 @@ def company(request):
             precious.chmod(0o777)
             given = {"PRECIOUS": precious, "HOME": home, "OUTPUT": output, "SOCKET": place}
             lines = [f"{key} = {str(value)!r}" for key, value in given.items()]
-            lines += [f"PORT = {servers[0].getsockname()[1]}", body]
+            lines += [f"PORT = {servers[0].getsockname()[1]}", ONLY_INSIDE, body]
             folders.append(write_submission(root / f"{number} {name}", "\n".join(lines)))
         folders.append(write_submission(root / "zoe"))
         stack.callback(lambda: [shutil.rmtree(f, ignore_errors=True) for f in folders])
@@ -338,7 +344,11 @@ def test_the_tables_are_those_of_the_grader(company):
 
 def test_without_the_sandbox_the_same_attacks_succeed(tmp_path, monkeypatch):
     """They are real ones, and --trust means what it says."""
-    bodies = [f"import os; {FILES[0]}", "raise ValueError(open(PRECIOUS + '/secret').read())"]
+    bodies = [
+        f"import os; {FILES[0]}",
+        "raise ValueError(open(PRECIOUS + '/secret').read())",
+        f"{ONLY_INSIDE}\nos.unlink(PRECIOUS + '/x.txt')",
+    ]
     folders = []
     for number, body in enumerate(bodies):
         precious = tmp_path / f"precious{number}"
@@ -348,10 +358,12 @@ def test_without_the_sandbox_the_same_attacks_succeed(tmp_path, monkeypatch):
         given = f"PRECIOUS = {str(precious)!r}\n{body}"
         folders.append(write_submission(tmp_path / f"eve{number}", given))
     monkeypatch.setattr(exercise, "exercises_of", first_exercises(1))
-    deleted, told = grade(folders, trust=True)
+    deleted, told, careful = grade(folders, trust=True)
     assert not (tmp_path / "precious0" / "x.txt").exists()
     assert TOKEN in told.message
     assert not deleted.passed
+    assert "There is no sandbox" in careful.message
+    assert (tmp_path / "precious2" / "x.txt").exists()
 
 
 def test_without_bubblewrap_nothing_is_run(tmp_path, monkeypatch):
