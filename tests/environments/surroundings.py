@@ -5,8 +5,32 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
+
+from tests.conftest import COURSE
+
+# For :func:`isolated`: "$1" is a course, "$2" a folder that only root may enter, or empty; the rest
+# are folders that everybody needs of it (see closed_folder), and may enter from now on. /mnt is a
+# disk of 300 MB.
+OPEN = """
+course="$1" closed="$2"
+shift 2
+mount -t tmpfs -o size=300m,mode=755 tmpfs /mnt
+mkdir /mnt/aside
+if [ "$closed" ]; then
+  n=0
+  for folder in "$@"; do
+    n=$((n + 1)); mkdir /mnt/aside/$n; mount --rbind "$folder" /mnt/aside/$n
+  done
+  mount -t tmpfs -o mode=755 tmpfs "$closed"
+  n=0
+  for folder in "$@"; do
+    n=$((n + 1)); mkdir -p "$folder"; mount --rbind /mnt/aside/$n "$folder"
+  done
+fi
+"""
 
 
 def isolated(
@@ -64,3 +88,15 @@ def _refusal(options: tuple[str, ...]) -> str:
     except OSError as error:
         return str(error)
     return (ended.stderr.strip() or f"exit code {ended.returncode}") if ended.returncode else ""
+
+
+def closed_folder(course: Path) -> tuple[Path | str, list[Path]]:
+    """The folder around this environment that others may not enter, and what is needed of it."""
+    needed = [Path(sys.prefix), Path(sys.base_prefix), COURSE]
+    closed = {p for one in needed for p in one.parents if not p.stat().st_mode & 0o001}
+    tops = [p for p in closed if not closed & set(p.parents)]
+    if len(tops) > 1:
+        pytest.skip(f"other accounts can enter neither of {', '.join(map(str, tops))}")
+    if not tops:
+        return "", []
+    return tops[0], [folder for folder in (*needed, course) if folder.is_relative_to(tops[0])]

@@ -8,37 +8,23 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from tests.conftest import COURSE
-from tests.environments.surroundings import isolated
+from tests.environments.surroundings import OPEN, closed_folder, isolated
 
 UID = 12_345  # an account that the system's list of users does not know
 FOLDER = "Übung für uns"
 RUN = ["-m", "courseware.lab", "run", "--section", "1", "--profile", "ci"]
 NOTEBOOK = "notebooks/01-introduction.ipynb"
 
-# "$1" is copied onto a disk of 300 MB, and back when all is done; "$2" is a folder that only root
-# may enter, or empty; the rest are folders that everybody needs of it.
-UNUSUAL = """
-course="$1" closed="$2"
-shift 2
-mount -t tmpfs -o size=300m,mode=755 tmpfs /mnt
-mkdir /mnt/aside /mnt/bin
-if [ "$closed" ]; then
-  n=0
-  for folder in "$@"; do
-    n=$((n + 1)); mkdir /mnt/aside/$n; mount --rbind "$folder" /mnt/aside/$n
-  done
-  mount -t tmpfs -o mode=755 tmpfs "$closed"
-  n=0
-  for folder in "$@"; do
-    n=$((n + 1)); mkdir -p "$folder"; mount --rbind /mnt/aside/$n "$folder"
-  done
-fi
+# "$1" is copied onto a disk of 300 MB, and back when all is done.
+UNUSUAL = (
+    OPEN
+    + """
+mkdir /mnt/bin
 for name in python python3 python3.11 jupyter; do
   printf '#!/bin/sh\\nexit 1\\n' > /mnt/bin/$name; chmod 755 /mnt/bin/$name
 done
@@ -53,6 +39,7 @@ setpriv --reuid $UID --regid $UID --clear-groups sh -ec "$AS_USER" "$0" || statu
 cp -r "/mnt/$FOLDER/." "$course"
 exit $status
 """
+)
 AS_USER = """
 umask 077
 cd /mnt/link
@@ -89,18 +76,6 @@ def runs(tmp_path_factory):
         code = process.wait(300)
     assert code == 0
     return SimpleNamespace(plain=plain, unusual=unusual, ended=ended)
-
-
-def closed_folder(course: Path) -> tuple[Path | str, list[Path]]:
-    """The folder around this environment that others may not enter, and what is needed of it."""
-    needed = [Path(sys.prefix), Path(sys.base_prefix), COURSE]
-    closed = {p for one in needed for p in one.parents if not p.stat().st_mode & 0o001}
-    tops = [p for p in closed if not closed & set(p.parents)]
-    if len(tops) > 1:
-        pytest.skip(f"other accounts can enter neither of {', '.join(map(str, tops))}")
-    if not tops:
-        return "", []
-    return tops[0], [folder for folder in (*needed, course) if folder.is_relative_to(tops[0])]
 
 
 def test_data_and_metrics_are_the_same_to_the_byte(runs):

@@ -133,7 +133,7 @@ class Backup:
         try:
             yield
         except FileExistsError:
-            self._problems.append(f"{item} was saved in this very moment: reset again")
+            self._problems.append(f"{item} was saved at this very moment: do it again")
         except OSError as error:
             self._problems.append(f"{item}: {message_of(error)}")
 
@@ -161,7 +161,9 @@ class Backup:
         """
         for item in self._taken:
             now, pristine = self.course / item, self.course / PRISTINE / _in_notebooks(item)
-            if same(self.folder / item, now) or same(self.folder / item, pristine):
+            if not is_folder(self.folder / item) and (
+                same(self.folder / item, now) or same(self.folder / item, pristine)
+            ):
                 (self.folder / item).unlink()
             for folder in (self.folder / item).parents[: len(item.parts)]:
                 with suppress(OSError):  # not empty
@@ -217,8 +219,6 @@ def restore(course: Path, name: str) -> tuple[list[str], Path | None]:
         with kept.each(file):
             if stands(course, file) and same(folder / file, course / file):
                 continue
-            if is_folder(folder / file) and stands(course, file) and is_folder(course / file):
-                continue
             for parent in reversed(file.parents[:-1]):
                 if os.path.lexists(course / parent) and not is_folder(course / parent):
                     kept.take(parent)
@@ -229,12 +229,14 @@ def restore(course: Path, name: str) -> tuple[list[str], Path | None]:
 
 
 def same(a: Path, b: Path) -> bool:
-    """Whether both are the same link, or files of the same bytes."""
+    """Whether both are folders, the same link, or files of the same bytes."""
     try:
-        modes = [stat.S_IFMT(item.lstat().st_mode) for item in (a, b)]
-        if modes == [stat.S_IFLNK] * 2:
+        kind, other = (stat.S_IFMT(item.lstat().st_mode) for item in (a, b))
+        if kind == stat.S_IFLNK == other:
             return os.readlink(a) == os.readlink(b)
-        return modes == [stat.S_IFREG] * 2 and filecmp.cmp(a, b, shallow=False)
+        if kind == stat.S_IFREG == other:
+            return filecmp.cmp(a, b, shallow=False)
+        return kind == stat.S_IFDIR == other
     except OSError:
         return False
 
@@ -291,12 +293,17 @@ def _refuse_links(course: Path, item: Path) -> None:
 
 def _make_folder(course: Path, folder: Path) -> None:
     """Make a folder of the course that can be written to, with its parents."""
-    for each in [*reversed(folder.parents[:-1]), folder]:
+    for each in (*reversed(folder.parents), folder):
         with suppress(FileExistsError):
             os.mkdir(course / each)
-    mode = (course / folder).lstat().st_mode
+        _make_writable(course / each)
+
+
+def _make_writable(folder: Path) -> None:
+    mode = folder.lstat().st_mode
     if mode & stat.S_IRWXU != stat.S_IRWXU:
-        (course / folder).chmod(mode | stat.S_IRWXU)
+        with suppress(PermissionError):  # another user's: what is done next fails, and says so
+            folder.chmod(mode | stat.S_IRWXU)
 
 
 def _compare(course: Path, file: Path, content: bytes) -> str:
@@ -392,8 +399,7 @@ def _new_folder(course: Path) -> Path:
 def _move(source: Path, target: Path) -> None:
     for folder in (source.parent, source):
         if is_folder(folder):  # one that is read-only can neither be moved nor changed
-            with suppress(OSError):
-                folder.chmod(folder.stat().st_mode | stat.S_IRWXU)
+            _make_writable(folder)
     try:
         os.rename(source, target)
     except OSError as error:

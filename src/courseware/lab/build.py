@@ -13,6 +13,7 @@ from courseware.course import PRISTINE, Course, find_course
 from courseware.errors import LabError
 from courseware.lab.backup import Backup, same
 from courseware.lab.options import Json, Root, Sections
+from courseware.lab.pristine import keep_images
 from courseware.lab.run import Bars
 from courseware.lab.runner import run_sections
 from courseware.workspaces import missing_before, open_workspace
@@ -63,6 +64,7 @@ def command(
         written += [f"{file.parent.name}/{file.name}" for file in files]
         if not as_json:
             console.print(f"{one.name} built")
+    keep_images(course.folder)
     if folder := kept.close():
         where = folder.relative_to(course.folder)
         print(f"Edited notebooks are in {where}. To get them back: lab restore", file=sys.stderr)

@@ -61,8 +61,7 @@ def _answer(sender: Connection, folder: Path, work: Callable[[], Any]) -> None:
     problem = value = None
     try:
         _become_owner(folder)
-        most = psutil.Process().memory_info().vms + MEMORY
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        _limit_memory()
         value = work()
     except Exception as error:
         problem = message_of(error) or type(error).__name__
@@ -80,3 +79,10 @@ def _become_owner(folder: Path) -> None:
     os.setgroups([group])
     os.setgid(group)
     os.setuid(owner.st_uid)
+
+
+def _limit_memory() -> None:
+    most = psutil.Process().memory_info().vms + MEMORY
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))

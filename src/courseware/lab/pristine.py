@@ -31,6 +31,14 @@ def pristine_files(course: Path) -> Files:
     return {folder / name: copies[name] for folder in (PRISTINE, NOTEBOOKS) for name in copies}
 
 
+def keep_images(course: Path) -> None:
+    """Copy the pictures of ``notebooks`` to the pristine copies; a course's author changed them."""
+    for file in leaves_below(course, NOTEBOOKS / IMAGES):
+        copy = course / PRISTINE / IMAGES / file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((course / NOTEBOOKS / IMAGES / file).read_bytes())
+
+
 def seat_files(course: Path) -> Files:
     """Return what a seat of ``course`` should hold: the map and the lab sources as well.
 

@@ -139,6 +139,8 @@ def _state(file: Path, pristine: Path, cells: list[dict[str, Any]]) -> NotebookS
             return "edited"
         if stat.S_ISREG(about.st_mode) and about.st_size > MOST:
             return "edited"
+        if not about.st_mode & stat.S_IRUSR:  # root could read it
+            return "unreadable"
         found = cells_of(read_regular(file, MOST))
     except (FileNotFoundError, NotADirectoryError):
         return "missing"

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -24,7 +25,16 @@ def test_what_is_kept_is_read_back(progress):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '{"exercises": 3}', '{"exercises": {"1.1": {"other": 1}}}', '"x"', "\x00"],
+    [
+        "",
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"exercises": 3}',
+        '{"exercises": {"1.1": {"other": 1}}}',
+        '"x"',
+        "\x00",
+    ],
 )
 def test_a_corrupt_file_is_set_aside_and_said(progress, text, capsys):
     progress.file.parent.mkdir(parents=True)
@@ -66,3 +76,24 @@ def test_what_cannot_be_written_is_said_and_remembered(progress, unwritable, cap
     assert "workspace/progress.json cannot be written" in capsys.readouterr().err
     assert Progress.here().entry("1.1").failures == 2
     assert not list(progress.file.parent.glob(".progress-*"))
+
+
+def test_two_kernels_that_keep_progress_at_once_lose_nothing(progress):
+    children = []
+    for section in (1, 2):
+        children.append(os.fork())
+        if children[-1] == 0:
+            for number in range(100):
+                progress.keep(f"{section}.{number}", Entry(attempts=1))
+            os._exit(0)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    assert len(progress.read()) == 200
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_in_its_place_is_not_waited_for(progress):
+    progress.file.parent.mkdir()
+    os.mkfifo(progress.file)
+    assert progress.read() == {}
+    progress.keep("1.1", Entry(passed=True))
+    assert progress.entry("1.1").passed

@@ -1,6 +1,8 @@
 import contextlib
 import json
 import os
+import re
+import resource
 import shutil
 import signal
 import socket
@@ -14,11 +16,13 @@ import pytest
 
 from courseware.course import PRISTINE, PROGRESS
 from courseware.errors import LabError
-from courseware.lab import backup, state
+from courseware.lab import backup, build, state
 from courseware.lab.seats import look_at
 from courseware.lab.state import notebook_statuses, servers
 from multistage.serving.triton import TritonServer
 from multistage.workspace import Workspace
+from tests.conftest import COURSE
+from tests.environments.surroundings import isolated
 from tests.small_course import write_map
 
 NOTEBOOK = {
@@ -52,7 +56,10 @@ def course(small_course):
         text = json.dumps(NOTEBOOK).replace("1.1", f"{number}.1")
         (root / PRISTINE / name).write_text(text)
         (root / "notebooks" / name).write_text(text)
-    return root
+    yield root
+    # Some tests leave folders that are too deep for pytest to remove.
+    subprocess.run(["chmod", "-R", "u+rwX", root], capture_output=True, check=False)
+    subprocess.run(["rm", "-rf", root], check=True)
 
 
 def one(course):
@@ -254,7 +261,7 @@ DIRT = {
     hidden_files: "pristine",
     hard_link: "edited",
     no_pictures: "pristine",
-    unreadable: "read-only" if os.geteuid() == 0 else "unreadable",
+    unreadable: "unreadable",
     progress_pipe: "pristine",
     endless_progress: "pristine",
     nested_progress: "pristine",
@@ -275,8 +282,20 @@ def contents(folder):
                 found[name] = None
                 waiting.append(item)
             else:
-                found[name] = item.read_bytes() if stat.S_ISREG(mode) else 0
+                found[name] = read(item) if stat.S_ISREG(mode) else 0
     return dict(sorted(found.items()))
+
+
+def read(file):
+    """Return what a file holds, also of one that its owner may not read."""
+    mode = file.stat().st_mode
+    if not mode & stat.S_IRUSR:
+        file.chmod(0o600)
+    try:
+        return file.read_bytes()
+    finally:
+        if not mode & stat.S_IRUSR:
+            file.chmod(mode)
 
 
 def users_work(course):
@@ -352,6 +371,92 @@ def test_outputs_that_ran_wild_are_not_read_for_a_look(course, monkeypatch):
     assert notebook_statuses(course)[0].state == "edited"
 
 
+def progress_is_a_link(course, outside):
+    (course / "workspace").mkdir(exist_ok=True)
+    (outside / "progress.json").write_text(json.dumps(DONE))
+    (course / PROGRESS).symlink_to(outside / "progress.json")
+
+
+def names_of_ours_are_links(course, outside):
+    """Names that were written to in the first edition."""
+    progress(course)
+    for name in (".progress.json-new", ".checking-1.1", ".partial-x", ".reset-x"):
+        (course / "workspace" / name).symlink_to(outside / "precious")
+
+
+def notebooks_is_a_link(course, outside):
+    (course / "notebooks").rename(outside / "notebooks")
+    (outside / "notebooks" / "mine.txt").write_text("precious")
+    (course / "notebooks").symlink_to(outside / "notebooks")
+
+
+def pictures_are_a_link(course, outside):
+    (outside / "images").mkdir()
+    (outside / "images" / "b.svg").write_text("precious")
+    shutil.rmtree(course / "notebooks" / "images")
+    (course / "notebooks" / "images").symlink_to(outside / "images")
+
+
+def a_folder_of_links(course, outside):
+    (course / "notebooks" / "mine").mkdir()
+    (course / "notebooks" / "mine" / "all").symlink_to(outside)
+    (course / "notebooks" / "mine" / "precious").symlink_to(outside / "precious")
+
+
+def artifacts_are_a_link(course, outside):
+    (outside / "store-ci" / "data").mkdir(parents=True)
+    (outside / "store-ci" / "data" / "x").write_text("precious")
+    (course / "workspace").mkdir(exist_ok=True)
+    (course / "workspace" / "store-ci").symlink_to(outside / "store-ci")
+    edited(course)
+
+
+def a_folder_becomes_a_link_after_the_reset(course, outside):
+    own_files(course)
+    backup.reset(course)
+    (course / "notebooks" / "data").symlink_to(outside)
+
+
+LINKS = [
+    progress_is_a_link,
+    names_of_ours_are_links,
+    notebooks_is_a_link,
+    pictures_are_a_link,
+    a_folder_of_links,
+    artifacts_are_a_link,
+    a_folder_becomes_a_link_after_the_reset,
+]
+
+
+@pytest.mark.parametrize("linked", LINKS, ids=lambda linked: linked.__name__)
+def test_no_link_is_followed_out_of_the_course(course, tmp_path, linked):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("precious")
+    linked(course, outside)
+    if linked is artifacts_are_a_link:
+        write_map(course, **{"01-one": {"makes": ["data"]}})
+    before = contents(outside)
+    for arguments in (
+        ["status"],
+        ["reset", "--section", "1", "--yes"],
+        ["restore", "latest"],
+        ["reset", "--yes", "--artifacts"],
+    ):
+        code, said = lab(course, *arguments)
+        assert code == 0 or re.search("is a link|There is no backup|names no lab", said)
+        assert contents(outside) == before, arguments
+
+
+def test_a_link_for_workspace_is_refused_before_anything_is_changed(course, tmp_path):
+    edited(course)
+    (course / "workspace").symlink_to(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(LabError, match="workspace is a link or no folder: put a folder"):
+        backup.reset(course)
+    assert contents(tmp_path) == before
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"cells": [1]}'])
 def test_a_damaged_pristine_copy_is_not_put_over_anything(course, text):
     edited(course)
@@ -360,6 +465,244 @@ def test_a_damaged_pristine_copy_is_not_put_over_anything(course, text):
     with pytest.raises(LabError, match=r"02-two\.ipynb is damaged, and no lab source"):
         backup.reset(course)
     assert contents(course) == before
+
+
+def test_what_is_saved_at_the_last_moment_is_in_the_backup(course, monkeypatch):
+    def save_and_move(source, target):
+        source.write_text("saved at the last moment")
+        move(source, target)
+
+    move = backup._move
+    edited(course)
+    monkeypatch.setattr(backup, "_move", save_and_move)
+    backup.reset(course)
+    assert b"saved at the last moment" in backed_up(course)
+    assert one(course).read_bytes() == (course / PRISTINE / NAMES[0]).read_bytes()
+
+
+def test_what_is_saved_while_nothing_is_there_stays(course, monkeypatch):
+    def move_and_save(source, target):
+        move(source, target)
+        if source == one(course):
+            source.write_text("saved in between")
+
+    move = backup._move
+    for change in (edited, own_files):
+        change(course)
+    first = one(course).read_bytes()
+    monkeypatch.setattr(backup, "_move", move_and_save)
+    with pytest.raises(LabError, match=r"01-one\.ipynb was saved at this very moment: do it again"):
+        backup.reset(course)
+    assert one(course).read_text() == "saved in between"
+    assert not (course / "notebooks" / "data").exists()  # all the rest is done
+    monkeypatch.undo()
+    backup.reset(course)
+    assert {first, b"saved in between", b"notes"} <= backed_up(course)
+
+
+def test_an_editor_that_has_the_file_open_writes_into_the_backup(course):
+    edited(course)
+    with one(course).open("a") as editor:
+        backup.reset(course)
+        editor.write("a last line")
+    assert one(course).read_bytes() == (course / PRISTINE / NAMES[0]).read_bytes()
+    assert any(b"a last line" in content for content in backed_up(course) if content)
+
+
+def test_the_latest_backup_is_the_one_made_last_whatever_the_clock_says(course):
+    edited(course)
+    first = backup.reset(course)
+    ahead = first.rename(first.with_name("001-20991231-235959"))  # the clock went back since
+    first_edition = first.with_name("20260101-000000")
+    first_edition.mkdir()
+    (first_edition / "x").write_text("old")
+    one(course).write_text("later work")
+    second = backup.reset(course)
+    assert list(backup.list_backups(course)) == [first_edition.name, ahead.name, second.name]
+    backup.restore(course, "latest")
+    assert one(course).read_text() == "later work"
+
+
+FULL = """
+mkdir "$1/small"
+mount -t tmpfs -o size=$2 none "$1/small"
+cp -r "$1/course" "$1/small/course"
+cd "$1/small/course"
+head -c 100m /dev/zero > fill 2> /dev/null || true
+for try in 1 2; do
+  "$0" -m courseware.lab reset --yes 2>> "$1/said" || echo "failed" >> "$1/said"
+done
+cp -r notebooks "$1/while-full"
+ls -A workspace >> "$1/left" 2>&1 || true
+rm fill
+"$0" -m courseware.lab reset --yes
+cp -r notebooks workspace "$1/afterwards"
+"""
+
+
+@pytest.mark.parametrize("size", ["400k", "nr_inodes=60"])
+def test_a_full_disk_changes_nothing(course, tmp_path, size):
+    edited(course)
+    own_files(course)
+    (course / "notebooks" / "data" / "large").write_bytes(b"x" * 100_000)
+    work, before = users_work(course), contents(course / "notebooks")
+    (tmp_path / "afterwards").mkdir()
+    script = FULL
+    if size.startswith("nr_inodes"):
+        script = (
+            FULL.replace("-o size=$2", "-o $2")
+            .replace(
+                "head -c 100m /dev/zero > fill 2> /dev/null || true",
+                "mkdir fill; for n in $(seq 100); do touch fill/$n || break; done 2> /dev/null",
+            )
+            .replace("rm fill", "rm -r fill")
+        )
+    ended = isolated(script, tmp_path, size)
+    assert ended.returncode == 0, ended.stderr
+    said = (tmp_path / "said").read_text()
+    assert said.count("failed") == 2
+    assert said.lower().count("free some space") >= 2
+    assert "Traceback" not in said
+    assert contents(tmp_path / "while-full") == before
+    assert "backups" not in (tmp_path / "left").read_text()
+    kept = contents(tmp_path / "afterwards" / "workspace").values()
+    assert work <= set(kept)
+    fresh = (course / PRISTINE / NAMES[0]).read_bytes()
+    assert (tmp_path / "afterwards" / "notebooks" / NAMES[0]).read_bytes() == fresh
+
+
+VOLUMES = """
+cd "$1/course"
+mkdir -p workspace "$1/volume"
+cp -r notebooks/. "$1/volume"
+mount -t tmpfs none workspace
+mount --bind "$1/volume" notebooks
+"$0" -m courseware.lab reset --yes
+cp -r notebooks workspace "$1/afterwards"
+"$0" -m courseware.lab restore latest
+cp -r notebooks "$1/restored"
+"""
+
+
+def test_notebooks_and_workspace_may_be_volumes_of_their_own(course, tmp_path):
+    """As in a container: nothing can be renamed from one to the other."""
+    edited(course)
+    own_files(course)
+    opened(course)
+    (course / "notebooks" / "link").symlink_to("/dev/zero")
+    os.mkfifo(course / "notebooks" / "data" / "pipe")
+    work, before = users_work(course), contents(course / PRISTINE)
+    (tmp_path / "afterwards").mkdir()
+    ended = isolated(VOLUMES, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    now = contents(tmp_path / "afterwards" / "notebooks")
+    assert {k: v for k, v in now.items() if not k.startswith(".pristine")} == before
+    assert work <= set(contents(tmp_path / "afterwards" / "workspace").values())
+    assert work <= set(contents(tmp_path / "restored").values())
+
+
+def test_a_large_file_takes_no_memory(course):
+    with (course / "notebooks" / "large").open("wb") as stream:
+        stream.truncate(3 << 30)
+    with one(course).open("ab") as stream:
+        stream.truncate(3 << 30)
+    limit = partial(resource.setrlimit, resource.RLIMIT_AS, (2 << 30, 2 << 30))
+    for arguments in (["status"], ["reset", "--yes"]):
+        code, said = lab(course, *arguments, preexec_fn=limit)
+        assert code == 0, said
+    kept = course / said["backup"] / "notebooks"
+    assert [(kept / name).stat().st_size for name in ("large", NAMES[0])] == [3 << 30] * 2
+
+
+@pytest.fixture
+def built(course):
+    """The same course, whose first notebook is built from a source; it was edited since."""
+    write_map(course, **{"01-one": {}})
+    (course / "labs_solutions" / "01-one.py").write_text("# %% [markdown]\n# # One\n\n# %%\n1\n")
+    build.command(execute=False, root=course)
+    for name in NAMES[1:]:
+        (course / "notebooks" / name).unlink()
+        (course / PRISTINE / name).unlink()
+    return course
+
+
+def no_copies(course):
+    shutil.rmtree(course / PRISTINE)
+
+
+def no_copy(course):
+    (course / PRISTINE / NAMES[0]).unlink()
+
+
+def a_damaged_copy(course):
+    (course / PRISTINE / NAMES[0]).write_text("{")
+
+
+def a_pipe_for_a_copy(course):
+    (course / PRISTINE / NAMES[0]).unlink()
+    os.mkfifo(course / PRISTINE / NAMES[0])
+
+
+def a_copy_with_a_second_name(course):
+    """Whoever edits the notebook edits the copy."""
+    one(course).unlink()
+    os.link(course / PRISTINE / NAMES[0], one(course))
+
+
+def a_link_for_the_copies(course):
+    shutil.move(course / PRISTINE, course.parent / "elsewhere")
+    (course / PRISTINE).symlink_to(course.parent / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        no_copies,
+        no_copy,
+        a_damaged_copy,
+        a_pipe_for_a_copy,
+        a_copy_with_a_second_name,
+        a_link_for_the_copies,
+    ],
+)
+def test_reset_makes_the_pristine_copies_again(built, damage):
+    fresh = contents(built / "notebooks")
+    damage(built)
+    one(built).write_text(one(built).read_text().replace("# One", "# Mine"))
+    work = one(built).read_bytes()
+    if damage not in (a_copy_with_a_second_name, a_link_for_the_copies):
+        with pytest.raises(LabError, match="lab reset makes it again, and keeps what you changed"):
+            notebook_statuses(built)
+    everything = contents(built)
+    assert not backup.plan_reset(built).empty
+    assert contents(built) == everything
+    backup.reset(built)
+    assert contents(built / "notebooks") == fresh
+    assert work in backed_up(built)
+    assert backup.plan_reset(built).empty
+
+
+def test_the_pictures_have_pristine_copies(course, built):
+    assert contents(COURSE / PRISTINE / "images") == contents(COURSE / "notebooks" / "images")
+    (built / "notebooks" / "images" / "new.svg").write_text("<svg>new</svg>")
+    build.command(execute=False, root=built)
+    assert "new.svg" in contents(built / PRISTINE / "images")
+    no_pictures(built)
+    backup.reset(built)
+    assert (built / "notebooks" / "images" / "new.svg").read_text() == "<svg>new</svg>"
+
+
+@pytest.mark.parametrize("damage", [lambda course: None, no_copies, a_copy_with_a_second_name])
+def test_a_build_keeps_an_edited_notebook(built, damage):
+    fresh = contents(built / "notebooks")
+    build.command(execute=False, root=built)
+    assert backup.list_backups(built) == {}  # nothing had been edited
+    damage(built)
+    one(built).write_text(one(built).read_text().replace("# One", "# Mine"))
+    work = one(built).read_bytes()
+    build.command(execute=False, root=built)
+    assert one(built).read_bytes() == fresh[NAMES[0]]
+    assert work in backed_up(built)
 
 
 def test_two_resets_do_not_meet(course):
@@ -462,12 +805,13 @@ def test_a_restore_killed_at_any_moment_loses_nothing_and_may_be_repeated(course
     assert deaths > 10
 
 
-def lab(course, *arguments):
+def lab(course, *arguments, **options):
     ended = subprocess.run(
         [sys.executable, "-m", "courseware.lab", *arguments, "--root", course, "--json"],
         capture_output=True,
         text=True,
         timeout=60,
+        **options,
     )
     return ended.returncode, json.loads(ended.stdout) if ended.stdout else ended.stderr
 

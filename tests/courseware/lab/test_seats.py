@@ -38,6 +38,10 @@ def seat(course, tmp_path):
     return tmp_path / "room" / "seat-01"
 
 
+def elsewhere(seat):
+    return seat.parent / f"elsewhere-{seat.name}"
+
+
 def no_notebooks(seat):
     shutil.rmtree(seat / "notebooks")
 
@@ -48,10 +52,10 @@ def a_file_for_notebooks(seat):
 
 
 def a_link_for_notebooks(seat):
-    elsewhere = seat.parent / "elsewhere"
-    shutil.move(seat / "notebooks", elsewhere)
-    (elsewhere / "precious").write_text("precious")
-    (seat / "notebooks").symlink_to(elsewhere)
+    target = elsewhere(seat)
+    shutil.move(seat / "notebooks", target)
+    (target / "precious").write_text("precious")
+    (seat / "notebooks").symlink_to(target)
 
 
 def no_pristine(seat):
@@ -59,8 +63,8 @@ def no_pristine(seat):
 
 
 def a_link_for_pristine(seat):
-    shutil.move(seat / PRISTINE, seat.parent / "elsewhere")
-    (seat / PRISTINE).symlink_to(seat.parent / "elsewhere")
+    shutil.move(seat / PRISTINE, elsewhere(seat))
+    (seat / PRISTINE).symlink_to(elsewhere(seat))
 
 
 def broken_pristine(seat):
@@ -104,10 +108,10 @@ def hard_links(seat):
 
 def links_for_folders(seat):
     for folder in ("labs_solutions", "notebooks/images"):
-        (seat.parent / "elsewhere" / folder).parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(seat / folder, seat.parent / "elsewhere" / folder)
-        (seat / folder).symlink_to(seat.parent / "elsewhere" / folder)
-    (seat.parent / "elsewhere" / "labs_solutions" / "01-one.py").write_text("precious")
+        (elsewhere(seat) / folder).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(seat / folder, elsewhere(seat) / folder)
+        (seat / folder).symlink_to(elsewhere(seat) / folder)
+    (elsewhere(seat) / "labs_solutions" / "01-one.py").write_text("precious")
 
 
 def everything_read_only(seat):
@@ -161,7 +165,7 @@ VANDALS = [
 def test_a_seat_taken_apart_is_looked_at_and_restored(course, seat, vandal):
     fresh = contents(seat)
     vandal(seat)
-    elsewhere = contents(seat.parent / "elsewhere")
+    before = contents(elsewhere(seat))
     work = {value for value in contents(seat).values() if value == b"work"}
     row = seats.look_at(seat)
     assert row["problem"] or set(row["notebooks"].values()) <= {"pristine", "read-only"}, row
@@ -170,7 +174,7 @@ def test_a_seat_taken_apart_is_looked_at_and_restored(course, seat, vandal):
     assert {k: v for k, v in left.items() if k in fresh or "/" in k} == fresh
     assert all((seat / name).stat().st_nlink == 1 for name, value in fresh.items() if value)
     assert work <= backed_up(seat)
-    assert contents(seat.parent / "elsewhere") == elsewhere
+    assert contents(elsewhere(seat)) == before
     assert seats.reset(seat, seat_files(course)) is None
 
 
@@ -250,10 +254,6 @@ def a_file_for_the_seat(seat):
     seat.write_text("work")
 
 
-def elsewhere(seat):
-    return seat.parent / "elsewhere"
-
-
 REFUSED = {
     a_file_for_workspace: "workspace is a link or no folder",
     a_link_for_workspace: "workspace is a link or no folder",
@@ -322,10 +322,10 @@ def test_status_names_what_was_added_and_who_fails_where(course, room):
         assert "".join(words.split()) in "".join(said.replace("│", "").split()), words
 
 
-def test_what_is_said_of_seats_that_are_there_and_of_no_course(course, room, tmp_path):
+def test_what_is_said_of_seats_that_are_there_and_of_no_course(course, room):
     again = lab_seats("create", 3, "--root", room, "--course", course)
     assert again.stdout == f"3 seats are there, 0 are new: {room}\n"
-    none = lab_seats("create", 3, "--root", room, "--course", tmp_path)
+    none = lab_seats("create", 3, "--root", room, "--course", "/")
     assert (none.returncode, "with --course" in none.stderr) == (1, True)
     assert "--root names the folder of the seats" in none.stderr
     # What stands at a seat's name stays, whatever it is.
