@@ -29,7 +29,7 @@ def test_what_is_kept_is_read_back(progress):
         "",
         "{",
         "[]",
-        "[" * 100_000,
+        pytest.param("[" * 100_000, id="nested"),
         '{"exercises": 3}',
         '{"exercises": {"1.1": {"other": 1}}}',
         '"x"',
