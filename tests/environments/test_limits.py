@@ -165,7 +165,7 @@ def test_a_kernel_that_runs_out_of_memory_ends_in_words_that_a_warning_preceded(
     small_course(_01_one=HEAD + "\n    # %%\n    len(b'x' * 2**31)\n")
     ended = limited(group(500 * 2**20), *LAB, "run", "--profile", "ci", "--section", "1")
     assert ended.returncode == 1
-    warned = r"lab: 0\.\d GB of memory are free, and profile ci took up to 0\.7: the\s+kernel may"
+    warned = r"lab: 0\.\d GB of memory are free, and profile ci takes up to 0\.7: the\s+kernel may"
     assert re.search(warned, ended.stderr)
     died = r"The kernel died\. 0\.\d GB of memory were free when it started: was that\s+enough\?"
     assert re.search(died, ended.stdout)

@@ -61,7 +61,7 @@ def test_it_serves_says_so_when_the_server_is_killed_and_ends(exported, user_fea
     finally:
         process.kill()
     assert process.returncode == 1
-    assert "The server is gone" in errors
+    assert "The server has ended" in errors
     assert "Traceback" not in errors
 
 

@@ -38,8 +38,8 @@ def attendee_notebook(
             continue
         if exercise not in titles:
             raise AuthoringError(
-                f"{where}: exercise {exercise} has no check. Expected it among the EXERCISES of "
-                f"section {section.number}: course.toml names their module."
+                f"{where}: exercise {exercise} is not in the list EXERCISES of section "
+                f"{section.number}. course.toml names the module of this list."
             )
         solved = _signatures(cell, where)
         cutter = ClearSolutions(
@@ -48,7 +48,7 @@ def attendee_notebook(
         cutter.preprocess_cell(cell, {"language": "python"}, 0)
         if (left := _signatures(cell, where)) != solved:
             raise AuthoringError(
-                f"{where}: the stub of exercise {exercise} defines {left}, its solution {solved}. "
+                f"{where}: the stub of exercise {exercise} defines {left}, the solution {solved}. "
                 "Keep the def line and the docstring above the solution."
             )
     return notebook

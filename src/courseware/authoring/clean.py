@@ -60,7 +60,7 @@ def refuse_machine_paths(notebook: NotebookNode, name: str) -> None:
         AuthoringError: naming the cell and the path.
     """
     if left := machine_paths(notebook):
-        raise AuthoringError(f"{name}: an output names a path of this machine: {left[0]}")
+        raise AuthoringError(f"{name}: an output contains a path of this machine: {left[0]}")
 
 
 def _relative(value: Any, course: Path) -> Any:

@@ -134,8 +134,8 @@ def execute(
         if "Kernel died" not in str(error):
             raise
         message = (
-            f"The kernel died. {free / 2**30:.1f} GB of memory were free when it started: was that "
-            "enough? Close other programs and idle kernels, or choose --profile ci."
+            f"The kernel died. {free / 2**30:.1f} GB of memory were free when it started. If that "
+            "was too little, close other programs and idle kernels, or choose --profile ci."
         )
         where = _heading(notebook, running) or "the start of its kernel"
         raise CellError(where, "", "DeadKernelError", message, True) from None

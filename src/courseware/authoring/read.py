@@ -79,7 +79,7 @@ def _refuse_malformed(section: Section, notebook: NotebookNode) -> None:
             raise AuthoringError(f"{where}: exercise {waiting} has no check cell below it.")
         if exercise:
             if not exercise.startswith(f"{section.number}."):
-                raise AuthoringError(f"{where}: exercise {exercise} is not of this section.")
+                raise AuthoringError(f"{where}: exercise {exercise} is in the wrong section.")
             if marks == 0:
                 raise AuthoringError(f"{where}: exercise {exercise} has no {BEGIN} and {END}.")
             if marks > 1:

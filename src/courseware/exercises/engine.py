@@ -137,7 +137,7 @@ def probe(task: Exercise, answer: Callable[..., Any]) -> None:
         line = own_line(error, answer)
         raise _wrong(raised(error, line), line, printed) from None
     if replaced:
-        raise Wrong(f"It replaced {', '.join(replaced)}. Leave the libraries as they are.")
+        raise Wrong(f"It replaced {', '.join(replaced)}. Do not change the libraries.")
     with guarded():
         wrong = refusal(task, trials, outcomes)
     if wrong is not None:

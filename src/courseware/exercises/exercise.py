@@ -89,7 +89,7 @@ def section_of(exercise: str) -> int:
         LabError: if ``exercise`` does not read like that.
     """
     if not isinstance(exercise, str) or not re.fullmatch(r"\d+\.\d+", exercise):
-        raise LabError(f'{exercise!r} is no exercise: expected an id such as "2.1".')
+        raise LabError(f'{exercise!r} is not an exercise: expected an id such as "2.1".')
     return int(exercise.split(".")[0])
 
 

@@ -62,7 +62,7 @@ class Progress:
             aside = self.file.with_name(f"progress-unreadable-{datetime.now():%Y%m%d-%H%M%S}.json")
             os.replace(self.file, aside)
             print(
-                f"{PROGRESS} could not be read: it is kept as {aside.name}, progress starts anew.",
+                f"{PROGRESS} could not be read. It is kept as {aside.name}; progress starts at 0.",
                 file=sys.stderr,
             )
             return {}

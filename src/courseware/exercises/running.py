@@ -59,10 +59,10 @@ def died(file: Path | None) -> str:
     again = "Change the answer, run its cell, and check again."
     if found := _OWN_LINE.search(dump):
         return (
-            f"The last check took the kernel with it: line {found[1]} of {found[2]} was busy with "
+            f"The last check had to end the kernel: line {found[1]} of {found[2]} was busy with "
             f"one call that nothing can interrupt. {again}"
         )
     return (
         "The last check of this exercise never ended: the kernel was restarted or died. Did it "
-        f"want too much memory, or end the process? {again}"
+        f"need too much memory, or end the process? {again}"
     )

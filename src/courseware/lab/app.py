@@ -11,7 +11,7 @@ from courseware.surroundings import drop_foreign_packages, name_a_home
 
 app = typer.Typer(
     name="lab",
-    help="Run, build and look after the course.",
+    help="Run, build and maintain the course.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -45,7 +45,7 @@ def only_one(course: Path) -> Iterator[None]:
         with locked(course, wait=False):
             yield
     except BlockingIOError:
-        raise LabError(f"Another reset of {course.name} is at work: wait for it.") from None
+        raise LabError(f"Another reset of {course.name} is running: wait for it.") from None
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ def _in_the_way(item: Path) -> bool:
 def _refuse_links(course: Path, item: Path) -> None:
     for folder in item.parents[:-1]:
         if _in_the_way(course / folder):
-            raise LabError(f"{folder} is a link or no folder: put a folder in its place.")
+            raise LabError(f"{folder} is a link or not a folder: put a folder in its place.")
 
 
 def _make_folder(course: Path, folder: Path) -> None:

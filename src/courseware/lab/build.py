@@ -22,19 +22,19 @@ from courseware.workspaces import missing_before, open_workspace
 def command(
     section: Sections = None,
     execute: Annotated[
-        bool, typer.Option(help="Execute the solved notebooks; else keep the outputs there are.")
+        bool, typer.Option(help="Execute the solved notebooks; else keep their old outputs.")
     ] = True,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail if a notebook drifted.")
+        bool, typer.Option("--check", help="Write nothing; fail if a notebook differs.")
     ] = False,
     root: Root = None,
     as_json: Json = False,
 ) -> None:
     """Write each section's notebooks from its source.
 
-    The solved notebook is executed; the attendee's has stubs in place of solutions, and if it was
-    edited, it is moved into a backup first. What a section needs of earlier ones is made first if
-    it is missing or damaged.
+    The solved notebook is executed. The attendee's notebook has stubs in place of solutions; if it
+    was edited, it is moved into a backup first. Artifacts of earlier sections that are missing or
+    damaged are made first.
     """
     from courseware.authoring import build, drift
     from courseware.authoring.execute import CellError

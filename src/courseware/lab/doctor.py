@@ -44,7 +44,7 @@ def command(
     """Look at this machine: what is missing, and how to fix it.
 
     Looks at Python, packages, cores, memory, disk, ports, Triton. The exit code is 1 if a lab
-    breaks.
+    cannot run.
     """
     findings = list(examine(find_course(root), deep))
     if as_json:
@@ -93,7 +93,7 @@ def python(course: Path) -> Finding:
 def cores(course: Path) -> Finding:
     """Cores this process may use."""
     number = len(os.sched_getaffinity(0))
-    fix = f"The labs take longer than they say. {CORES} or more are better."
+    fix = f"The labs take longer than the minutes they state. {CORES} or more are better."
     return Finding("cores", "ok" if number >= CORES else "note", str(number), fix)
 
 
@@ -145,7 +145,7 @@ def startup(course: Path) -> Finding:
     if not files:
         return Finding("IPython", "ok", "no settings of your own")
     names = ", ".join(sorted(file.name for file in files))
-    fix = "Notebooks in JupyterLab run them first, and may differ; lab run and lab build do not."
+    fix = "JupyterLab's kernels run these, so results may differ; lab run and lab build do not."
     return Finding("IPython", "note", f"your own settings: {names}", fix)
 
 
@@ -187,7 +187,7 @@ def ports(course: Path) -> Finding:
                 taken.append(str(port))
     if not taken:
         return Finding("ports", "ok", f"{', '.join(map(str, PORTS))} free")
-    fix = "JupyterLab takes the next free port; its own line tells which."
+    fix = "JupyterLab takes the next free port, and prints which."
     return Finding("ports", "note", f"{', '.join(taken)} taken", fix)
 
 

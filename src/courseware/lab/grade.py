@@ -68,28 +68,27 @@ class Submission:
 def command(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(help="An attendee's folder or notebook each; this course if none."),
+        typer.Argument(help="Attendees' folders or notebooks; by default this course."),
     ] = None,
     section: Sections = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for grades.json and grades.csv.")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="The most an exercise may take.")] = SECONDS,
+    seconds: Annotated[float, typer.Option(help="Time limit of an exercise.")] = SECONDS,
     jobs: Annotated[
         int, typer.Option(min=1, help="Exercises checked at once; as many as cores by default.")
     ] = len(os.sched_getaffinity(0)),
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Without bubblewrap: answers may do whatever you may."),
+        typer.Option("--trust", help="Run answers without a sandbox, with all your rights."),
     ] = False,
     root: Root = None,
     as_json: Json = False,
 ) -> None:
     """Check submitted notebooks, each exercise in a sandbox (Debian's package bubblewrap).
 
-    Writes a table of attendee, exercise, passed and message, and writes it again with every
-    exercise that was checked. One takes about five seconds of a core, nearly all of it to import
-    TensorFlow.
+    Writes a table of attendee, exercise, passed and message; after every exercise it is written
+    again. An exercise takes about five seconds of a core, nearly all of it to import TensorFlow.
     """
     target = output or _own_folder(find_course(root))
     with Progress(console=Console(stderr=True), transient=True) as bar:
@@ -156,13 +155,13 @@ def grade(
     ]
     if not tasks:
         raise LabError(
-            "Nothing to check: expected 01-….ipynb and so on, in a folder or in its notebooks/, "
-            "which are no links."
+            "Nothing to check: expected 01-….ipynb and so on, in a folder or in its notebooks/. "
+            "Links are ignored."
         )
     if not trust and (problem := sandbox.problem()):
         raise LabError(
-            f"{problem} Answers that may come from strangers are run in it. If you know who wrote "
-            "them, --trust runs them without: they may then do whatever you may."
+            f"{problem} It is the sandbox in which answers are run. If you know who wrote them, "
+            "--trust runs them without a sandbox: they may then do whatever you may do."
         )
     over = threading.Event()
     pool = ThreadPoolExecutor(max_workers=jobs)
@@ -215,7 +214,7 @@ def _own_folder(course: Path) -> Path:
     """The folder for grades in a course, whose ``build`` an attendee may have made a link."""
     folder = course / "build" / "grades"
     if folder.resolve() != course.resolve() / "build" / "grades":
-        raise LabError(f"{folder} is behind a link: say where to write, with --output.")
+        raise LabError(f"The path of {folder} has a link in it: say where to write, with --output.")
     return folder
 
 
@@ -227,7 +226,7 @@ def _submission(path: Path) -> Submission:
     if not path.is_dir():
         if not re.match(r"[0-9]{2}-", path.name):
             raise LabError(
-                f"{_plain(path.name)} is of no section: expected a name like 01-….ipynb."
+                f"{_plain(path.name)} belongs to no section: expected a name like 01-….ipynb."
             )
         return Submission(
             _owner(path.parent), path.parent, {int(path.name[:2]): path.name}, whole=False

@@ -43,14 +43,14 @@ def _problem(exercise: str, notebook: bytes) -> str:
         with unpatched() as replaced:
             answer = answer_in(cells, exercise)
         if replaced:
-            return f"It replaced {', '.join(replaced)}. Leave the libraries as they are."
+            return f"It replaced {', '.join(replaced)}. Do not change the libraries."
         probe(task, answer)
     except NotImplementedError:
         return "Not filled in."
     except (Wrong, LabError) as error:
         return str(error) or "The check refused it."
     except MemoryError:
-        return "It wants too much memory."
+        return "It needs too much memory."
     except BaseException as error:
         return f"It raised {type(error).__name__}: {error}"
     return ""

@@ -89,7 +89,7 @@ def cells_of(content: bytes) -> list[dict[str, Any]]:
         exercises_in(cells)
         return cells
     except (TypeError, KeyError, AttributeError, RecursionError, MemoryError) as error:
-        raise ValueError("it is no notebook") from error
+        raise ValueError("it is not a notebook") from error
 
 
 def text_of(cell: dict[str, Any]) -> tuple[str, str]:
@@ -129,7 +129,7 @@ def _read(course: Path, name: Path) -> bytes:
             read_regular(section.source, MOST)  # no pipe that nobody writes to
             return attendee_file(section)
     if content is None:
-        raise LabError(f"{file} is damaged, and no lab source makes it. Get the course again.")
+        raise LabError(f"{file} is damaged, and has no lab source. Get the course again.")
     return content
 
 

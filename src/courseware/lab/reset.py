@@ -23,12 +23,12 @@ from courseware.workspaces import workspaces
 def command(
     section: Sections = None,
     artifacts: Annotated[
-        bool, typer.Option("--artifacts", help="Delete what the sections made as well.")
+        bool, typer.Option("--artifacts", help="Also delete what the sections made.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")] = False,
     root: Root = None,
     as_json: Json = False,
 ) -> None:
@@ -59,12 +59,12 @@ def command(
 
 def restore_command(
     name: Annotated[
-        str | None, typer.Argument(help="A backup's name, or latest; without it they are listed.")
+        str | None, typer.Argument(help="A backup's name, or latest; by default list all.")
     ] = None,
     root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """List backups that reset made, or bring one back."""
+    """List backups that reset made, or restore one."""
     course = find_course(root)
     show_restored(as_owner(course, partial(restore, course, name)), as_json)
 

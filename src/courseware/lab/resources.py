@@ -20,7 +20,7 @@ def memory_problem(course: Course, profile: str, numbers: list[int]) -> str:
     if free >= needed:
         return ""
     return (
-        f"{free:.1f} GB of memory are free, and profile {profile} took up to {needed:.1f}: the "
+        f"{free:.1f} GB of memory are free, and profile {profile} takes up to {needed:.1f}: the "
         "kernel may be killed. Close other programs and idle kernels"
         + (", or choose --profile ci." if profile != "ci" else ".")
     )

@@ -25,7 +25,7 @@ from courseware.lab.show import plain_console, printable
 from courseware.lab.state import added_files, notebook_statuses, servers
 
 app = typer.Typer(
-    help="Create, watch and reset seats on a shared machine.",
+    help="Create, show and reset seats on a shared machine.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -37,14 +37,14 @@ Some = Annotated[list[str] | None, typer.Argument(help="Seats, such as seat-03; 
 
 @app.command("create")
 def create_command(
-    number: Annotated[int, typer.Argument(min=1, max=999, help="How many there should be.")],
+    number: Annotated[int, typer.Argument(min=1, max=999, help="How many seats to have.")],
     root: Folder,
     course: Of = None,
     as_json: Json = False,
 ) -> None:
     """Make seats root/seat-01 and so on.
 
-    Seats that are there stay as they are.
+    Seats that exist are not changed.
     """
     made = create(_course(course), root, number)
     usable = doctor.environment(root)
@@ -76,7 +76,7 @@ def reset_command(
     names: Some = None,
     section: Sections = None,
     course: Of = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")] = False,
     as_json: Json = False,
 ) -> None:
     """Reset seats to the course's notebooks.
@@ -114,11 +114,11 @@ def restore_command(
     seat: Annotated[str, typer.Argument(help="Such as seat-03.")],
     root: Folder,
     name: Annotated[
-        str | None, typer.Argument(help="A backup's name, or latest; without it they are listed.")
+        str | None, typer.Argument(help="A backup's name, or latest; by default list all.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the backups of a seat, or bring one back."""
+    """List the backups of a seat, or restore one."""
     (folder,) = find_seats(root, [seat])
     if problem := _problem(folder):
         raise LabError(problem)
@@ -204,13 +204,13 @@ def _course(folder: Path | None) -> Path:
     except LabError:
         where = folder or Path.cwd()
         raise LabError(
-            f"No course folder (one with {MAP}) holds {where}. Name the course that the seats are "
-            "made of with --course; --root names the folder of the seats."
+            f"No course folder (one with {MAP}) holds {where}. Name the course to copy with "
+            "--course; --root names the folder of the seats."
         ) from None
 
 
 def _problem(seat: Path) -> str | None:
-    return None if is_folder(seat) else "It is a link or no folder: put a seat in its place."
+    return None if is_folder(seat) else "It is a link or not a folder: put a seat in its place."
 
 
 def _owner(seat: Path) -> str:

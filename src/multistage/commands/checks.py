@@ -95,7 +95,7 @@ def gpu(course: Path) -> Finding:
     if name == "cpu":
         found = "none: the labs run on the CPU"
     elif _built_for_gpus():
-        found = f"{name}. To use it: make run PROFILE=gpu; lab doctor --deep asks TensorFlow first"
+        found = f"{name}. To use it: make run PROFILE=gpu; lab doctor --deep tests it first"
     else:
         found = f"{name}, and TensorFlow for CPUs. {_to_get_the_gpu_build()}"
     return Finding("GPU", "ok", found)

@@ -21,9 +21,9 @@ def command(
     dataset: Dataset = "",
     profile: Profile = "",
     host: Annotated[str, typer.Option(help="The address to listen on.")] = LOOPBACK,
-    grpc_port: Annotated[int | None, typer.Option(help="By default a free one.")] = None,
-    http_port: Annotated[int | None, typer.Option(help="By default a free one.")] = None,
-    metrics_port: Annotated[int | None, typer.Option(help="By default a free one.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="By default a free port.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="By default a free port.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="By default a free port.")] = None,
     root: Root = None,
     as_json: Json = False,
 ) -> None:
@@ -77,7 +77,7 @@ def command(
         if asked_to_stop.is_set():
             raise KeyboardInterrupt
         raise CourseError(
-            f"The server is gone. Start it again with lab serve.\n{server.log_errors}"
+            f"The server has ended. Start it again with lab serve.\n{server.log_errors}"
         )
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -157,7 +157,7 @@ CHECK = '# %% tags=["check-1.1"]\ncheck("1.1", f)\n'
         (TAGGED + DEF + "    return x\n" + CHECK, "exercise 1.1 has no ### BEGIN SOLUTION"),
         ("# %%\n" + DEF + B + "    return x\n" + E, "a solution in a cell that is no exercise"),
         (TAGGED + DEF + B + "    return x\n" + E, "exercise 1.1 has no check cell"),
-        (TAGGED.replace("1.1", "2.1") + DEF + B + "    x\n" + E, "2.1 is not of this section"),
+        (TAGGED.replace("1.1", "2.1") + DEF + B + "    x\n" + E, "2.1 is in the wrong section"),
         (CHECK, "check 1.1 does not follow its exercise"),
         (TAGGED + DEF + B + "    x\n" + E + CHECK.replace("(", "(1, "), 'call of check("1.1"'),
         ("# %% [markdown]\n# ### BEGIN SOLUTION\n", "cell 1, line 1"),

@@ -329,7 +329,7 @@ def test_the_course_in_a_seat_does_not_say_where_grades_go(tmp_path, small_cours
         [sys.executable, "-m", "courseware.lab", "grade"], capture_output=True, text=True
     )
     assert ended.returncode == 1
-    assert "is behind a link: say where to write, with --output." in ended.stderr
+    assert "has a link in it: say where to write, with --output." in ended.stderr
     assert os.listdir(tmp_path / "elsewhere") == []
 
 
@@ -350,9 +350,9 @@ def test_what_cannot_be_graded_is_named(tmp_path):
     (tmp_path / "eve" / "notebooks").symlink_to(tmp_path)
     for submission, said in (
         (tmp_path, "Nothing to check"),
-        (tmp_path / "eve", "Nothing to check.*which are no links"),
+        (tmp_path / "eve", "Nothing to check.*Links are ignored"),
         (tmp_path / "nowhere", "There is no .*nowhere: expected a folder or a notebook"),
-        (tmp_path / "notes.ipynb", r"notes\.ipynb is of no section: expected a name like"),
+        (tmp_path / "notes.ipynb", r"notes\.ipynb belongs to no section: expected a name like"),
     ):
         with pytest.raises(LabError, match=said):
             grade([submission])

@@ -452,7 +452,7 @@ def test_a_link_for_workspace_is_refused_before_anything_is_changed(course, tmp_
     edited(course)
     (course / "workspace").symlink_to(tmp_path)
     before = contents(tmp_path)
-    with pytest.raises(LabError, match="workspace is a link or no folder: put a folder"):
+    with pytest.raises(LabError, match="workspace is a link or not a folder: put a folder"):
         backup.reset(course)
     assert contents(tmp_path) == before
 
@@ -462,7 +462,7 @@ def test_a_damaged_pristine_copy_is_not_put_over_anything(course, text):
     edited(course)
     (course / PRISTINE / NAMES[1]).write_text(text)
     before = contents(course)
-    with pytest.raises(LabError, match=r"02-two\.ipynb is damaged, and no lab source"):
+    with pytest.raises(LabError, match=r"02-two\.ipynb is damaged, and has no lab source"):
         backup.reset(course)
     assert contents(course) == before
 
@@ -709,7 +709,7 @@ def test_two_resets_do_not_meet(course):
     edited(course)
     with backup.only_one(course):
         code, said = lab(course, "reset", "--yes")
-    assert (code, "is at work: wait for it" in said) == (1, True)
+    assert (code, "is running: wait for it" in said) == (1, True)
     assert "42" in one(course).read_text()
     assert lab(course, "reset", "--yes")[0] == 0
 

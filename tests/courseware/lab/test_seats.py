@@ -255,11 +255,11 @@ def a_file_for_the_seat(seat):
 
 
 REFUSED = {
-    a_file_for_workspace: "workspace is a link or no folder",
-    a_link_for_workspace: "workspace is a link or no folder",
-    a_link_for_backups: "backups is a link or no folder",
-    a_link_for_the_seat: "link or no folder",
-    a_file_for_the_seat: "link or no folder",
+    a_file_for_workspace: "workspace is a link or not a folder",
+    a_link_for_workspace: "workspace is a link or not a folder",
+    a_link_for_backups: "backups is a link or not a folder",
+    a_link_for_the_seat: "link or not a folder",
+    a_file_for_the_seat: "link or not a folder",
 }
 
 
