@@ -350,9 +350,11 @@ def split_in_time(
     """Cut interactions in time, then keep one row per user and product in each part.
 
     Args:
-        rows: (n, 4) with `user_id`, `product_id`, `timestamp` and `target`, in any order. The rows
-            of one user and product have different timestamps.
-        valid: the first moment that belongs to "valid".
+        rows: (n, 4) with `user_id`, `product_id`, `timestamp` and `target`, in any order and with
+            any index: labels may repeat. The rows of one user and product have different
+            timestamps. The table may be changed.
+        valid: the first moment that belongs to "valid", at any time of day. All times have the same
+            time zone.
         test: the first moment that belongs to "test"; not before `valid`.
 
     Returns:
@@ -563,7 +565,8 @@ def filter_candidates(ranked: np.ndarray, seen: set[int], available: set[int], n
         n: how many to return; at least 1.
 
     Returns:
-        n different ids in the order of the ranking; fewer if the ranking holds fewer.
+        n different ids in the order of the ranking; fewer if the ranking holds fewer. The arguments
+        may be changed.
     """
     ### BEGIN SOLUTION
     allowed = []
@@ -686,7 +689,8 @@ def largest_loss(stages: dict[str, list[list[int]]], relevant: list[set[int]]) -
     Returns:
         The name, and the lost purchases of that stage divided by **all** purchases. A stage that
         backfills may gain: its loss is below 0. Of stages that lose equally many purchases, the
-        earlier one; so the first one, with 0, if nothing is lost.
+        earlier one; so the first one, with 0, if nothing is lost. Compare numbers of purchases:
+        differences of shares are rounded.
     """
     ### BEGIN SOLUTION
     everything = sum(len(bought) for bought in relevant)

@@ -52,13 +52,14 @@ def split_cases(
     ):
         yield _log(rows), valid, test
     yield _log([(1, 7, 3, 0), (1, 8, 12, 0)]), valid, valid  # no moment belongs to "valid"
-    for _ in range(10):
+    yield _log([(1, 7, 10.2, 0), (1, 8, 10.8, 1), (1, 9, 20.2, 0)]), _day(10.5), _day(20.5)
+    for cut in (10, 10.5) * 5:
         n = int(rng.integers(20, 60))
         users, products = rng.integers(0, 5, (2, n))
         days = rng.permutation(210)[:n] / 7
         rows = _log(zip(users, products, days, rng.integers(0, 2, n), strict=True))
-        rows.index = rng.permutation(n)
-        yield rows, valid, test
+        rows.index = rng.integers(0, n, n)  # labels repeat, as after pd.concat
+        yield rows, _day(cut), _day(cut + 10)
 
 
 def _day(day: float) -> pd.Timestamp:
@@ -121,7 +122,9 @@ def loss_cases(rng: np.random.Generator) -> Iterator[tuple[Stages, Users]]:
     yield {"score": [[1, 2, 3]], "order": [[1, 2]], "again": [[1]]}, [{1, 2, 3, 4}]
     yield {"z": [[1, 2, 3], [5]], "y": [[1, 2], [5]], "x": [[1, 2], []]}, [{1, 2, 3}, {5}]
     yield {"retrieve": [[1, 2, 3]], "filter": [[1]], "score": [[1, 2, 3, 4]]}, [{1, 2, 3, 4}]
-    yield {"retrieve": [[1, -1], [8, 9]], "score": [[1, 7], [-1, -1]]}, [set(), {1, 8}]
+    yield {"fill": [[1, 2]], "score": [[1, 2, 3, 4]], "order": [[1]]}, [{1, 2, 3, 4}]
+    yield {"retrieve": [[2, -1], [8, 9]], "score": [[1, 7], [-1, -1]]}, [set(), {1, 8}]
+    yield {"a": [[1, 2, 3, 4]], "b": [[1, 2, 3]]}, [{1, 2, 3, 4, 5}]  # 1 - 0.8 < 0.8 - 0.6
     yield (
         {
             "retrieve": [[1, 2, 3, 4, 9], [7, 8, 9]],
@@ -137,17 +140,7 @@ def loss_cases(rng: np.random.Generator) -> Iterator[tuple[Stages, Users]]:
             name: [rng.permutation(40)[:width].tolist() for _ in range(users)]
             for name, width in (("retrieve", 30), ("filter", 25), ("score", 9), ("order", 12))
         }
-        lost = sorted(-np.diff(_alive(stages, relevant)))
-        if lost[-1] > lost[-2]:  # of shares as floats, rounding would choose between equal ones
-            yield stages, relevant
-
-
-def _alive(stages: Stages, relevant: Users) -> list[int]:
-    survivors = [
-        sum(len(set(products) & bought) for products, bought in zip(lists, relevant, strict=True))
-        for lists in stages.values()
-    ]
-    return [sum(map(len, relevant)), *survivors]
+        yield stages, relevant
 
 
 EXERCISES = [
@@ -185,6 +178,21 @@ EXERCISES = [
             "Hits below place k are counted. Cut the list at k first.": changed(
                 "1.1", {"recommended[:k]": "recommended"}
             ),
+            "A short list is compared with a perfect list that is as short. The perfect list has "
+            "min(k, len(relevant)) hits, however short this one is.": changed(
+                "1.1",
+                {
+                    "min(k, len(relevant))": "min(k, len(relevant), len(recommended))",
+                    "gained / best": "gained / best if best else 0.0",
+                },
+            ),
+            "Place r counts 1 / r here. It counts 1 / log2(r + 1).": changed(
+                "1.1", {"1 / np.log2(place + 1)": "1 / place"}
+            ),
+            "Only the first hit counts here. Add up all hits among the first k places.": changed(
+                "1.1",
+                {"gained = sum(": "gained = next((", "in relevant\n    )": "in relevant), 0)"},
+            ),
             "The list and the perfect list use different logarithms. Use the same for both.": (
                 changed("1.1", {"gained / best": "gained / np.log(2) / best"})
             ),
@@ -217,6 +225,11 @@ EXERCISES = [
             ),
             "A row at the very first moment of a part is in the part before it. Compare with >= "
             "there.": changed("1.2", {"< ": "<= ", ">= ": "> "}),
+            "It cuts by calendar day. `valid` and `test` are moments: compare the timestamps as "
+            "they are.": changed(
+                "1.2",
+                {"rows = rows": "valid, test = valid.normalize(), test.normalize(); rows = rows"},
+            ),
             'The rows of "test" are in "valid" as well. "valid" ends where "test" begins.': (
                 changed("1.2", {' & (rows["timestamp"] < test)': ""})
             ),
@@ -298,12 +311,35 @@ EXERCISES = [
             "It averages over users. Count purchases: who bought more counts more.": changed(
                 "1.4",
                 {
-                    "set(products))": "set(products)) / len(bought)",
-                    "len(bought) for bought": "1 for bought",
+                    "set(products))": "set(products)) / max(len(bought), 1)",
+                    "len(bought) for bought": "bool(bought) for bought",
                 },
             ),
             "It adds up the losses of all stages so far. Compare each stage with the one before "
             "it.": changed("1.4", {"before = surviving": "pass"}),
+            "After a gain, a stage is compared with the lowest number so far. Compare it with the "
+            "stage before it.": changed(
+                "1.4", {"before = surviving": "before = min(before, surviving)"}
+            ),
+            "It counts what a stage removes and leaves out what the stage adds. The loss is the "
+            "number of purchases before it less the number after it.": changed(
+                "1.4",
+                {
+                    "= everything, {}": "= relevant, {}",
+                    "surviving = sum(": "surviving = list(",
+                    "len(bought & set(products))": "bought & set(products)",
+                    "(before - surviving)": "sum(map(len, map(set.difference, before, surviving)))",
+                },
+            ),
+            "Shares were subtracted, and rounding chose between equal losses. Compare numbers of "
+            "purchases, not rounded shares.": changed(
+                "1.4",
+                {
+                    "= everything, {}": "= 1.0, {}",
+                    "(before - surviving) / everything": "before - surviving / everything",
+                    "before = surviving": "before = surviving / everything",
+                },
+            ),
             "A stage that gains is taken for one that loses. A gain is a loss below 0.": changed(
                 "1.4", {"(before - surviving)": "abs(before - surviving)"}
             ),
@@ -315,6 +351,9 @@ EXERCISES = [
             ),
             "The second value is a number of purchases. Divide it by all purchases.": changed(
                 "1.4", {" / everything": ""}
+            ),
+            "The second value is divided by the number of users. Divide by all purchases.": (
+                changed("1.4", {"/ everything": "/ len(relevant)"})
             ),
         },
     ),
