@@ -86,7 +86,7 @@ def _refuse_malformed(section: Section, notebook: NotebookNode) -> None:
                 raise AuthoringError(f"{where}: exercise {exercise} has more than one solution.")
             waiting = exercise
         elif marks:
-            raise AuthoringError(f"{where}: a solution in a cell that is no exercise (tag missing)")
+            raise AuthoringError(f"{where}: a solution in a cell without the tag exercise-…")
         if check := check_id(cell):
             if check != waiting:
                 raise AuthoringError(f"{where}: check {check} does not follow its exercise.")

@@ -158,7 +158,7 @@ def _dicts(got: dict, expected: dict, what: str, **tolerance: float) -> str:
             return f"{what} has no key {key!r}."
     for key in got:
         if key not in expected:
-            return f"{what} has a key too many: {key!r}."
+            return f"{what} has an unexpected key: {key!r}."
     found = (same(got[k], expected[k], what=f"{what} at [{k!r}]", **tolerance) for k in expected)
     return next(filter(None, found), "")
 
@@ -181,7 +181,7 @@ def _tables(got: pd.DataFrame, expected: pd.DataFrame, what: str, **tolerance: f
             return f"{what} has no column {column!r}."
     for column in got.columns:
         if column not in expected.columns:
-            return f"{what} has a column too many: {column!r}."
+            return f"{what} has an unexpected column: {column!r}."
     if len(got) != len(expected):
         return f"{what} has {len(got)} rows, where {len(expected)} are expected."
     for column in expected.columns:

@@ -68,7 +68,7 @@ def _changed(exercise: str, edits: tuple[tuple[str, str], ...]) -> Callable[...,
     own = exercise_cell(cells, exercise)
     for text, other in edits:
         if text not in own.source:
-            raise LabError(f"The solution of {exercise} does not hold {text!r}.")
+            raise LabError(f"The solution of {exercise} does not contain {text!r}.")
         own.source = own.source.replace(text, other)
     return answer_in(cells, exercise)
 

@@ -21,7 +21,7 @@ from courseware.exercises.source import reference
 
 _TRACED_LINE = re.compile(r'File "([^"]*)", line (\d+), in .*\n +(.*)')
 _TEXT = 2_000  # characters of an error's message; one is kept for every case
-_TRACED = "Once TensorFlow traces it, as `fit` does: "
+_TRACED = "When TensorFlow traces it, as `fit` does: "
 
 
 @dataclass(frozen=True)
@@ -181,11 +181,11 @@ def raised(error: BaseException, line: str) -> str:
     text = text[:_TEXT]
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if isinstance(error, MemoryError):
-        return "It wants too much memory. Look for a list that grows without end."
+        return "It needs too much memory. Look for a list that grows without end."
     if isinstance(error, NameError):
         said += ". Is it spelt right, and imported? After a restart run the cells above."
     elif not line and isinstance(error, TypeError) and re.search(r"\bargument", text):
-        return f"It cannot be called as the exercise says: {text}. Keep its line with def."
+        return f"It cannot be called as the exercise says: {text}. Do not change its line with def."
     return f"It raised {said}"
 
 

@@ -155,7 +155,7 @@ CHECK = '# %% tags=["check-1.1"]\ncheck("1.1", f)\n'
         (TAGGED + DEF + B + "    x\n" + E + B + "    x\n" + E + CHECK, "more than one solution"),
         (TAGGED + DEF + "    # BEGIN SOLUTION\n    x\n" + E + CHECK, "found '# BEGIN SOLUTION'"),
         (TAGGED + DEF + "    return x\n" + CHECK, "exercise 1.1 has no ### BEGIN SOLUTION"),
-        ("# %%\n" + DEF + B + "    return x\n" + E, "a solution in a cell that is no exercise"),
+        ("# %%\n" + DEF + B + "    return x\n" + E, "a solution in a cell without the tag"),
         (TAGGED + DEF + B + "    return x\n" + E, "exercise 1.1 has no check cell"),
         (TAGGED.replace("1.1", "2.1") + DEF + B + "    x\n" + E, "2.1 is in the wrong section"),
         (CHECK, "check 1.1 does not follow its exercise"),

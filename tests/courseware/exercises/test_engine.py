@@ -238,7 +238,7 @@ def test_an_answer_is_traced_as_tensorflow_does(capsys, register):
     register(replace(traced, mistakes={}))
     message, card = refused(capsys, in_numpy)
     assert (
-        "Once TensorFlow traces it, as `fit` does: It raised NotImplementedError: Cannot" in message
+        "When TensorFlow traces it, as `fit` does: It raised NotImplementedError: Cannot" in message
     )
     assert "in user code" not in card
     assert ": numbers = np.asarray(values)" in card
