@@ -101,14 +101,15 @@ def encode_out_of_fold(
 
     Args:
         keys: (n,) the category of each row.
-        target: (n,) 0 or 1, with the same index: any labels, in any order.
+        target: (n,) 0 or 1, with the same index: any labels, in any order; labels may repeat.
         fold: (n,) the fold of each row: any integers, for example 3 and 7.
         smoothing: how many rows the overall mean of `target` counts for; above 0.
 
     Returns:
-        (n,) floats in the order of the rows: (sum + smoothing * mean) / (count + smoothing), where
-        sum and count run over the rows of the same key in other folds, and mean over all rows. A
-        key that occurs in one fold only gets the mean. The arguments are not changed.
+        (n,) floats (32 or 64 bit) in the order of the rows: (sum + smoothing * mean) / (count +
+        smoothing), where sum and count run over the rows of the same key in other folds, and mean
+        over all rows. A key that occurs in one fold only gets the mean. The arguments are not
+        changed, nor is their index.
     """
     ### BEGIN SOLUTION
     mean = target.mean()
@@ -676,7 +677,7 @@ def all_pairs(vectors: tf.Tensor) -> tf.Tensor:
 
     Returns:
         (batch, size) float32, without a loop over pairs; zeros if n is 1. It runs inside a model,
-        so use TensorFlow's functions: NumPy's fail there.
+        so use TensorFlow's functions: NumPy's fail there, or have no gradient.
     """
     ### BEGIN SOLUTION
     square_of_sum = tf.square(tf.reduce_sum(vectors, axis=1))
@@ -831,8 +832,8 @@ def is_better(target: np.ndarray, first: np.ndarray, second: np.ndarray, seed: i
     """Return whether the first model's AUC is above the second's by more than luck.
 
     Draw the rows anew 100 times, with replacement. Each time compute both AUCs on the same rows
-    and keep the difference. The first model is better if 97.5% of the differences are above 0.
-    The arguments are not changed.
+    and keep the difference. The first model is better if at least 97.5% of the differences are
+    above 0. The arguments are not changed.
 
     Args:
         target: (n,) 0 or 1; enough of both that every draw holds both.

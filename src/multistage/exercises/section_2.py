@@ -10,6 +10,7 @@ from scipy.stats import rankdata
 
 from courseware.exercises.exercise import Exercise, Wrong
 from courseware.exercises.expect import keeping, same_dtype, whole
+from courseware.exercises.source import changed
 from multistage.exercises.tensors import call_with_vectors, tf
 
 
@@ -23,6 +24,7 @@ def encoding_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     yield *rows("aaab", [1, 0, 1, 0], [0, 0, 1, 1]), 2.0
     yield *rows("a", [1], [0]), 1.0
     yield *rows("abab", [1, 0, 0, 0], [5, 5, 5, 5]), 0.5
+    yield *rows("aabb", [1, 0, 1, 1], [2, 1, 1, 2], [0, 1, 0, 1]), 1.0
     yield *rows([7, 3, 7, 3, 7], [1, 1, 0, 1, 1], [3, 7, 7, 3, 3], [4, 3, 2, 1, 0]), 1.5
     for smoothing in (0.25, 1.0, 5.0, 20.0):
         n = int(rng.integers(30, 60))
@@ -34,56 +36,11 @@ def encoding_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     yield *rows(keys, target, rng.integers(0, 3, n), rng.permutation(n)), 3.0
 
 
-def _totals(target: pd.Series, groups: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and count of the target over the group of each row."""
-    grouped = target.groupby(groups)
-    return grouped.transform("sum").to_numpy(), grouped.transform("count").to_numpy()
-
-
-def _encode(sums: Any, counts: Any, target: pd.Series, smoothing: float) -> np.ndarray:
-    return np.asarray((sums + smoothing * target.mean()) / (counts + smoothing))
-
-
-def _leave_one_out(
-    keys: pd.Series, target: pd.Series, fold: np.ndarray, smoothing: float
-) -> np.ndarray:
-    sums, counts = _totals(target, keys)
-    return _encode(sums - target.to_numpy(), counts - 1, target, smoothing)
-
-
-def _unsmoothed(
-    keys: pd.Series, target: pd.Series, fold: np.ndarray, smoothing: float
-) -> np.ndarray:
-    sums, counts = _totals(target, keys)
-    own_sums, own_counts = _totals(target, [keys, fold])
-    with np.errstate(invalid="ignore"):
-        return (sums - own_sums) / (counts - own_counts)
-
-
-def _folds_by_number(
-    keys: pd.Series, target: pd.Series, fold: np.ndarray, smoothing: float
-) -> np.ndarray:
-    encoded = np.zeros(len(keys))
-    for number in range(len(np.unique(fold))):
-        others = target[fold != number].groupby(keys[fold != number])
-        sums, counts = (keys.map(total).fillna(0) for total in (others.sum(), others.count()))
-        values = _encode(sums, counts, target, smoothing)
-        encoded[fold == number] = values[fold == number]
-    return encoded
-
-
 def size_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     """Numbers of values, some with a multiplier; none at the edge of the next multiple of 4."""
-    yield from [(1_000,), (1,), (2,), (3,), (4, 40.0), (5, 40.0), (8, 40.0), (2, 0.25), (30, 0.5)]
-    yield from [
-        (10, 2.2),
-        (11, 2.2),
-        (7, 3.0),
-        (50_000,),
-        (100_000, 4.0),
-        (3_000_000, 1.0),
-        (2 * 10**9, 0.7),
-    ]
+    yield from [(1_000,), (1,), (2,), (3,), (16,), (4, 40.0), (5, 40.0), (8, 40.0), (2, 0.25)]
+    yield from [(30, 0.5), (10, 2.2), (11, 2.2), (7, 3.0), (50_000,), (100_000, 4.0)]
+    yield from [(3_000_000, 1.0), (2 * 10**9, 0.7)]
     for _ in range(40):
         values, multiplier = int(np.exp(rng.uniform(0, 15))), float(rng.uniform(0.3, 9))
         wanted = multiplier * values**0.25 / 4
@@ -91,8 +48,8 @@ def size_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
             yield values, multiplier
 
 
-def _round_up(wanted: float) -> int:
-    return 4 * int(np.ceil(wanted / 4))
+ROOT = "multiplier * values**0.25"  # pieces of the solution
+ROUNDED = "4 * int(np.ceil(wanted / 4))"
 
 
 def pairs_cases(rng: np.random.Generator) -> Iterator[tuple[Any]]:
@@ -103,16 +60,7 @@ def pairs_cases(rng: np.random.Generator) -> Iterator[tuple[Any]]:
         yield (tf.constant(rng.integers(-9, 10, shape) / 2, tf.float32),)
 
 
-def _pairs(vectors: Any, axis: int = 1, factor: float = 0.5, squares: float = 1.0) -> Any:
-    square_of_sum = tf.square(tf.reduce_sum(vectors, axis=axis))
-    return factor * (square_of_sum - squares * tf.reduce_sum(tf.square(vectors), axis=axis))
-
-
-def _pairs_added_up(vectors: Any) -> Any:
-    return tf.reduce_sum(_pairs(vectors), axis=1)
-
-
-def _refuse_loop_over_pairs(answer: Callable[..., Any], rng: np.random.Generator) -> None:
+def _differentiate(answer: Callable[..., Any], rng: np.random.Generator) -> None:
     n = 40
     graph = tf.function(answer).get_concrete_function(tf.TensorSpec([None, n, 4])).graph
     if len(graph.get_operations()) > n * (n - 1) // 2:
@@ -120,13 +68,15 @@ def _refuse_loop_over_pairs(answer: Callable[..., Any], rng: np.random.Generator
             "The values are right, but it loops over the pairs. The identity above needs only the "
             "sum of the vectors and the sum of their squares."
         )
-
-
-def _auc(target: np.ndarray, score: np.ndarray) -> float:
-    ones = target == 1
-    positives, negatives = ones.sum(), (~ones).sum()
-    ranks = rankdata(score)[ones].sum()
-    return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))
+    vectors = tf.ones((2, 3, 4))
+    with tf.GradientTape() as tape:
+        tape.watch(vectors)
+        pairs = answer(vectors)
+    if tape.gradient(pairs, vectors) is None:
+        raise Wrong(
+            "The values are right, but they have no gradient, so nothing below them would learn. "
+            "Use TensorFlow's functions only."
+        )
 
 
 def share_ahead(
@@ -171,6 +121,8 @@ def comparison_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     halves, worse = (rank > n / 2) * 1.0, rankdata(target + 2.0 * rng.normal(size=n))
     yield target, halves, worse, 2
     yield target, rank, halves, 3
+    few = (np.arange(80) < 8) * 1.0
+    yield (np.arange(80) < 40) * 1, few, np.zeros(80), 3
     yield target, halves, halves * (np.cumsum(halves * target) > 15), 3
     # The same rows are hard for both: only a paired comparison sees the difference.
     shared = target + 1.5 * rng.normal(size=n)
@@ -188,36 +140,36 @@ def comparison_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
             yield target, second, first, seed
 
 
-def _unpaired(target: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int) -> bool:
-    rng = np.random.default_rng(seed)
-    differences = []
-    for _ in range(100):
-        rows, others = rng.integers(len(target), size=(2, len(target)))
-        one, other = _auc(target[rows], first[rows]), _auc(target[others], second[others])
-        differences.append(one - other)
-    return bool(np.quantile(differences, 0.025) > 0)
-
-
-def _ahead(target: np.ndarray, first: np.ndarray, second: np.ndarray) -> bool:
-    return share_ahead(target, first, second) >= 0.975
-
-
 def _watch_seeds(answer: Callable[..., Any], rng: np.random.Generator) -> None:
     """Where 97% of the draws are above 0, the seed decides. The same seed says the same."""
-    case = scored_rows(rng, 0.967, 0.973, gain=0.4, draws=20_000)
-    verdicts = [bool(answer(*copy.deepcopy(case), seed)) for seed in range(60)]
-    if verdicts[:8] != [bool(answer(*copy.deepcopy(case), seed)) for seed in range(8)]:
+    near = scored_rows(rng, 0.967, 0.973, gain=0.4, draws=20_000)
+    below = scored_rows(rng, 0.917, 0.923, gain=0.3, draws=20_000)
+    verdicts = [bool(answer(*copy.deepcopy(near), seed)) for seed in range(60)]
+    if verdicts[:8] != [bool(answer(*copy.deepcopy(near), seed)) for seed in range(8)]:
         raise Wrong("The same seed gave another verdict. Take all random numbers from the seed.")
-    if not 8 <= sum(verdicts) <= 46:
+    better = sum(verdicts)
+    lenient = sum(bool(answer(*copy.deepcopy(below), seed)) for seed in range(60))
+    if better in (0, 60) and lenient in (0, 60):
         raise Wrong(
-            "Two models were compared of which 97% of the differences are above 0. The verdict is "
-            "the same for nearly every seed. Does each seed draw other rows, and is the limit the "
-            "2.5% quantile of 100 differences?",
-            "True for 20 to 40 of 60 seeds",
-            f"True for {sum(verdicts)}",
+            "Two models were compared with 60 seeds, and each seed gave the same verdict, although "
+            "luck decides between them. Does each seed draw other rows?"
+        )
+    if better > 46 or lenient > 8:
+        raise Wrong(TOO_LOW)
+    if better < 8:
+        raise Wrong(
+            "It asks for too much. Not every difference must be above 0: 97.5% are enough.",
+            "True for 20 to 40 of 60 seeds, where 97% of the differences are above 0",
+            f"True for {better}",
         )
 
 
+DRAW = "rng.integers(len(target), size=len(target))"
+ALL_ROWS = "np.arange(len(target))"
+TOO_LOW = (
+    "The limit is too low. At least 97.5% of the differences must be above 0, so their 2.5% "
+    "quantile is."
+)
 EXERCISES = [
     Exercise(
         id="2.1",
@@ -232,24 +184,46 @@ EXERCISES = [
         use=keeping(0, 1, 2),
         mistakes={
             "The row's own fold is in its mean. Leave out all rows of the fold, this one too.": (
-                lambda keys, target, fold, smoothing: _encode(
-                    *_totals(target, keys), target, smoothing
-                )
+                changed("2.1", {" - own.to_numpy()": ""})
             ),
-            "This is the mean over the row's own fold. Take the other folds.": (
-                lambda keys, target, fold, smoothing: _encode(
-                    *_totals(target, [keys, fold]), target, smoothing
-                )
+            "This is the mean over the row's own fold. Take the other folds.": changed(
+                "2.1", {"by_key.to_numpy() - own.to_numpy()": "own.to_numpy()"}
             ),
             "Only the row itself is left out. Another row of its fold still gives it away.": (
-                _leave_one_out
+                changed(
+                    "2.1", {"own.to_numpy()": "np.column_stack([target, np.ones(len(target))])"}
+                )
             ),
             "The means are not smoothed: smoothing * mean belongs to the sum, smoothing to the "
-            "count.": _unsmoothed,
-            "The result has one value per key. One value per row is wanted.": (
-                lambda keys, target, fold, smoothing: target.groupby(keys).mean().to_numpy()
+            "count.": changed("2.1", {" + smoothing * mean": "", " + smoothing)": ")"}),
+            "Only keys without other rows get the overall mean. Smooth the others too: smoothing * "
+            "mean belongs to the sum, smoothing to the count.": changed(
+                "2.1",
+                {
+                    "smoothing * mean": "(others[:, 1] == 0) * mean",
+                    "+ smoothing)": "+ (others[:, 1] == 0))",
+                },
             ),
-            "Folds need not be numbered 0, 1, 2. Loop over np.unique(fold).": _folds_by_number,
+            "The overall mean is that of the other folds here. Take the mean over all rows.": (
+                changed(
+                    "2.1",
+                    {"= target.mean()": "= np.array([target[fold != f].mean() for f in fold])"},
+                )
+            ),
+            "The values are right, but they stand fold by fold. Return them in the order of the "
+            "rows.": changed(
+                "2.1",
+                {
+                    "return (": "return ((",
+                    "+ smoothing)": "+ smoothing))[np.argsort(fold, kind='stable')]",
+                },
+            ),
+            "The result has one value per key. One value per row is wanted.": (
+                lambda keys, target, fold, smoothing: target.groupby(keys.array).mean().to_numpy()
+            ),
+            "Folds need not be numbered 0, 1, 2. Loop over np.unique(fold).": changed(
+                "2.1", {"+ smoothing)": "+ smoothing) * np.isin(fold, range(len(np.unique(fold))))"}
+            ),
         },
     ),
     Exercise(
@@ -262,34 +236,37 @@ EXERCISES = [
         cases=size_cases,
         same=whole,
         mistakes={
-            "The size is no multiple of 4. Round up to one.": (
-                lambda values, multiplier=2.0: int(np.ceil(min(multiplier * values**0.25, values)))
+            "The size is no multiple of 4. Round up to one.": changed(
+                "2.2", {ROUNDED: "int(np.ceil(wanted))"}
             ),
-            "This is the square root. Take the fourth root.": (
-                lambda values, multiplier=2.0: _round_up(min(multiplier * values**0.5, values))
-            ),
+            "This is the square root. Take the fourth root.": changed("2.2", {"0.25": "0.5"}),
             "A small category got more numbers than it has values. The size never exceeds the "
-            "number of values, rounded up to a multiple of 4.": (
-                lambda values, multiplier=2.0: _round_up(multiplier * values**0.25)
+            "number of values, rounded up to a multiple of 4.": changed(
+                "2.2", {f"min({ROOT}, values)": ROOT}
             ),
-            "The bound is not rounded up. With 5 values it is 8.": (
-                lambda values, multiplier=2.0: min(_round_up(multiplier * values**0.25), values)
+            "The bound is not rounded up. With 5 values it is 8.": changed(
+                "2.2",
+                {ROUNDED: f"min({ROUNDED}, values)"},
             ),
-            "Round up, not down. Even one value has a vector.": (
-                lambda values, multiplier=2.0: 4 * int(min(multiplier * values**0.25, values) // 4)
+            "Round up, not down. Even one value has a vector.": changed(
+                "2.2", {"np.ceil(wanted / 4)": "wanted // 4"}
             ),
-            "A multiple of 4 stays as it is. Only other numbers are rounded up.": (
-                lambda values, multiplier=2.0: (
-                    4 * int(min(multiplier * values**0.25, values) // 4) + 4
-                )
+            "Round up, not to the nearest multiple of 4.": changed(
+                "2.2",
+                {ROOT: f"max(4, 4 * round({ROOT} / 4))"},
             ),
-            "The multiplier is not used.": (
-                lambda values, multiplier=2.0: _round_up(min(2.0 * values**0.25, values))
+            "A multiple of 4 stays as it is. Only other numbers are rounded up.": changed(
+                "2.2", {"np.ceil(wanted / 4)": "wanted // 4 + 1"}
             ),
-            "The result is a float. A size is an int.": (
-                lambda values, multiplier=2.0: (
-                    4 * np.ceil(min(multiplier * values**0.25, values) / 4)
-                )
+            "The fraction was cut off before rounding up. Even 12.1 is rounded up to 16.": changed(
+                "2.2", {ROOT: f"int({ROOT})"}
+            ),
+            "The root was rounded up before it was multiplied. Round the product only.": changed(
+                "2.2", {"values**0.25": "np.ceil(values**0.25)"}
+            ),
+            "The multiplier is not used.": changed("2.2", {"multiplier *": "2.0 *"}),
+            "The result is a float. A size is an int.": changed(
+                "2.2", {"int(np.ceil(wanted / 4))": "np.ceil(wanted / 4)"}
             ),
         },
     ),
@@ -303,21 +280,21 @@ EXERCISES = [
         cases=pairs_cases,
         use=call_with_vectors,
         same=same_dtype,
-        judge=_refuse_loop_over_pairs,
+        judge=_differentiate,
         traced=True,
         mistakes={
-            "Each pair is counted twice. Take half of it.": (
-                lambda vectors: _pairs(vectors, factor=1.0)
-            ),
-            "A vector is no pair with itself. Take the squares away.": (
-                lambda vectors: _pairs(vectors, squares=0.0)
+            "Each pair is counted twice. Take half of it.": changed("2.3", {"0.5 * ": ""}),
+            "A vector is no pair with itself. Take the squares away.": changed(
+                "2.3", {" - sum_of_squares": ""}
             ),
             "The sum runs over the coordinates. It runs over the vectors (axis 1), and the "
-            "coordinates stay.": lambda vectors: _pairs(vectors, axis=2),
-            "The sum runs over the batch. It runs over the vectors of each row (axis 1).": (
-                lambda vectors: _pairs(vectors, axis=0)
+            "coordinates stay.": changed("2.3", {"axis=1": "axis=2"}),
+            "The sum runs over the batch. It runs over the vectors of each row (axis 1).": changed(
+                "2.3", {"axis=1": "axis=0"}
             ),
-            "The coordinates are added up. Keep one sum per coordinate.": _pairs_added_up,
+            "The coordinates are added up. Keep one sum per coordinate.": changed(
+                "2.3", {"0.5 * (": "0.5 * tf.reduce_sum(axis=1, input_tensor="}
+            ),
         },
     ),
     Exercise(
@@ -332,32 +309,43 @@ EXERCISES = [
         judge=_watch_seeds,
         seconds=60.0,
         mistakes={
-            "It is better in one comparison, or in most, but that may be luck. 97.5% of the "
-            "differences must be above 0.": (
-                lambda target, first, second, seed: _auc(target, first) > _auc(target, second)
+            "A model that is ahead by luck counts as better. Is it one comparison, are rows drawn "
+            "without replacement, or does it ask only for most differences or for their mean? At "
+            "least 97.5% of the differences must be above 0.": changed("2.4", {DRAW: ALL_ROWS}),
+            "Equal models count as better, and so do those ahead by luck. At least 97.5% of the "
+            "differences must be above 0.": changed("2.4", {DRAW: ALL_ROWS, "> 0)": ">= 0)"}),
+            "Equal models are no improvement. The differences must be above 0.": changed(
+                "2.4", {"> 0)": ">= 0)"}
             ),
-            "Equal models count as better, and so do those ahead by luck. 97.5% of the differences "
-            "must be above 0.": (
-                lambda target, first, second, seed: _auc(target, first) >= _auc(target, second)
+            "A worse model is called better too. Keep the sign of the difference.": changed(
+                "2.4",
+                {
+                    "differences.append(": "differences.append(abs(",
+                    "second[rows]))": "second[rows])))",
+                },
             ),
-            "Equal models are no improvement. The differences must be above 0.": (
-                lambda target, first, second, seed: (
-                    np.array_equal(first, second) or _ahead(target, first, second)
-                )
+            "The verdict is the wrong way round. The difference is first less second.": changed(
+                "2.4",
+                {"first[rows]": "other", "second[rows]": "first[rows]", "other": "second[rows]"},
             ),
-            "A worse model is called better too. Keep the sign of the difference.": (
-                lambda target, first, second, seed: (
-                    abs(_auc(target, first) - _auc(target, second)) > 1e-3
-                )
+            "The luck that both models share does not cancel. Compute both AUCs on the same drawn "
+            "rows, and take the quantile of their differences, not of each model's AUC.": changed(
+                "2.4",
+                {
+                    "rows = ": "rows, others = ",
+                    "size=len(target)": "size=(2, len(target))",
+                    "auc_of(drawn, second[rows])": "auc_of(target[others], second[others])",
+                },
             ),
-            "The verdict is the wrong way round. The difference is first less second.": (
-                lambda target, first, second, seed: _ahead(target, second, first)
+            "No model is ever better. Are the targets drawn with the scores? target[rows] belongs "
+            "to first[rows].": changed("2.4", {"= target[rows]": "= target"}),
+            "All 100 draws are the same. Make one generator from the seed, before the loop.": (
+                changed("2.4", {DRAW: f"np.random.default_rng(seed).{DRAW[4:]}"})
             ),
-            "The two models were not drawn the same rows. Their luck is shared: compare them on "
-            "the same rows, and it cancels.": _unpaired,
-            "The result is a number. Return True or False.": (
-                lambda target, first, second, seed: _auc(target, first) - _auc(target, second)
+            "Each draw has 100 rows. Draw 100 times, and each time as many rows as there are.": (
+                changed("2.4", {"size=len(target)": "size=100"})
             ),
+            TOO_LOW: changed("2.4", {"0.025": "0.1"}),
         },
     ),
 ]
