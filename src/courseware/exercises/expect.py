@@ -47,7 +47,7 @@ def keeping(*places: int) -> Callable[..., Any]:
 
 
 def _unchanged(now: Any, before: Any) -> bool:
-    if isinstance(now, pd.DataFrame):
+    if isinstance(now, pd.DataFrame | pd.Series):
         return now.equals(before)
     return np.array_equal(now, before)
 
@@ -79,6 +79,8 @@ def same(
         return CHANGED
     if got is None and expected is not None:
         return f"{what} is None. Did you forget to return it?"
+    if kind == "a number" and wanted == "a list" and hasattr(expected, "shape"):
+        return f"{what} is a single number, where the shape {tuple(expected.shape)} is expected."
     if kind != wanted:
         return f"{what} has the wrong type: {type(got).__name__}, where {wanted} is expected."
     tolerance = {"rtol": rtol, "atol": atol}

@@ -142,6 +142,8 @@ def alike(task: Exercise, trial: Trial, one: Outcome, other: Outcome) -> bool:
     """Whether two outcomes of a case are the same, right or wrong."""
     if one.raised or other.raised:
         return one.raised is other.raised
+    if bool(_fault(task, trial, one)) != bool(_fault(task, trial, other)):
+        return False
     if not same(one.value, other.value):
         return True
     if task.same is None:

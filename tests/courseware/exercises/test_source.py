@@ -1,11 +1,16 @@
+import inspect
+
 import pytest
 
 from courseware.authoring.read import read_source
 from courseware.course import Course
 from courseware.errors import LabError
 from courseware.exercises.source import (
+    answer_in,
+    cells_of,
     changed,
     definitions_above,
+    exercise_cell,
     read_cells,
     reference,
     solution,
@@ -95,3 +100,14 @@ def test_a_mistake_can_be_an_edit_of_the_solution():
     assert forgets_k([8, 7], {7}, 1) == pytest.approx(0.6309, abs=1e-4)
     with pytest.raises(LabError, match=r"The solution of 1\.1 does not contain 'nothing'"):
         changed("1.1", {"nothing": ""})([8, 7], {7}, 1)
+
+
+def test_each_code_keeps_its_own_source():
+    """TensorFlow reads the source of what it traces, and must not be given the solution's."""
+    cells = cells_of(COURSE, "1.1")
+    own = exercise_cell(cells, "1.1")
+    own.source = own.source.replace("recommended[:k]", "recommended")
+    forgets_k = answer_in(cells, "1.1")
+    reference.cache_clear()
+    assert "recommended[:k]" in inspect.getsource(reference(COURSE, "1.1"))
+    assert "recommended[:k]" not in inspect.getsource(forgets_k)
