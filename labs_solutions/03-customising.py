@@ -118,11 +118,12 @@ def pairwise_dots(vectors: tf.Tensor) -> tf.Tensor:
     """Return the dot product of each pair of different vectors, each pair once.
 
     Args:
-        vectors: (batch, n, size) float32; n is at least 2.
+        vectors: (batch, n, size) float32; n is at least 2. Inside a model n and size are fixed,
+            the batch is not.
 
     Returns:
         (batch, n * (n - 1) / 2) float32, in the order (0, 1), (0, 2), ..., (1, 2), ... Inside a
-        model the batch has no fixed size and NumPy fails: use TensorFlow's functions.
+        model NumPy fails: use TensorFlow's functions.
     """
     ### BEGIN SOLUTION
     products = tf.matmul(vectors, vectors, transpose_b=True)
@@ -325,7 +326,9 @@ def bins_for(n_values: int, colliding: float) -> int:
             between 0 and 1, both excluded.
 
     Returns:
-        The smallest m for which 1 - (1 - 1/m) ** (n_values - 1) <= colliding, as an int.
+        The smallest m for which 1 - (1 - 1/m) ** (n_values - 1) <= colliding, as an int (Python's
+        or NumPy's); 1 for a single value. Where only the rounding of floats decides between two
+        neighbours, either is right.
     """
     ### BEGIN SOLUTION
     if n_values == 1:
@@ -646,8 +649,9 @@ def off_policy_weight(log_new: tf.Tensor, log_old: tf.Tensor, cap: float) -> tf.
         cap: the largest weight; positive.
 
     Returns:
-        (batch,) float32: new / old, at most `cap`. For the gradient it is a constant: none goes
-        back to `log_new` or `log_old`. It runs inside a loss, so use TensorFlow's functions.
+        (batch,) float32: new / old, at most `cap`, up to rounding. For the gradient it is a
+        constant: none goes back to `log_new` or `log_old`. It runs inside a loss, so use
+        TensorFlow's functions.
     """
     ### BEGIN SOLUTION
     weight = tf.exp(log_new - log_old)
@@ -874,15 +878,17 @@ def draw_negatives(positives: tf.Tensor, weights: tf.Tensor, n: int, seed: int) 
     Args:
         positives: (batch,) int64, the bought product of each row.
         weights: (products,) float32, how often a product should be drawn, not normalised: they may
-            be very large or very small; 0 for codes that stand for no product.
+            be very large or very small, and their sum infinite in float32; 0 for codes that stand
+            for no product.
         n: negatives per row, perhaps more than there are products.
-        seed: an int, or a scalar int32 tensor. The same seed gives the same draws, another seed
-            others.
+        seed: an int within int32, or a scalar int32 tensor; it may be negative. The same seed
+            gives the same draws. Another seed gives others; that they overlap is allowed.
 
     Returns:
-        (batch, n) int64. Each is drawn anew, with replacement, from all products other than the
-        row's positive, in proportion to their weights. It may run inside a traced function, where
-        the batch has no fixed size and NumPy fails: use TensorFlow's functions.
+        (batch, n) int64, in the order drawn. Each is drawn anew, with replacement, from all
+        products other than the row's positive, in proportion to their weights. It may run inside a
+        traced function, where the batch has no fixed size and NumPy fails: use TensorFlow's
+        functions.
     """
     ### BEGIN SOLUTION
     own = tf.one_hot(positives, len(weights), on_value=True, off_value=False)
@@ -1000,11 +1006,11 @@ class Coverage(tf.keras.metrics.Metric):
         self.seen = self.add_weight("seen", shape=(products,), initializer="zeros")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Mark in `self.seen`, with 1, the k best of each row of y_pred: (batch, products).
+        """Mark in `self.seen`, with 1, the k best of each row of y_pred: (batch, products) float32.
 
-        Of equal scores the product with the lower code comes first. `y_true` and `sample_weight`
-        are not used, and may be None. In `fit` this is traced: the batch has no fixed size and
-        NumPy fails, so use TensorFlow's functions.
+        Scores may be of any size, and very close. Of equal ones the product with the lower code
+        comes first. `y_true` and `sample_weight` are not used, and may be None. In `fit` this is
+        traced: the batch has no fixed size and NumPy fails, so use TensorFlow's functions.
         """
         ### BEGIN SOLUTION
         best = tf.reshape(tf.math.top_k(y_pred, self.k).indices, [-1, 1])

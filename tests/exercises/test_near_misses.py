@@ -15,6 +15,15 @@ LATENCY = ' & (measured["ms"] <= most_ms)'
 @pytest.mark.parametrize(
     ("exercise", "edits"),
     [
+        ("3.2", {"return bins": "return bins if bins < 1_000_000 else None"}),
+        ("3.4", {"log(allowed)": "log(tf.sign(allowed) * tf.maximum(allowed, 1e-9))"}),
+        ("3.4", {"log(allowed)": "log(allowed / tf.reduce_sum(allowed, axis=1, keepdims=True))"}),
+        ("3.4", {"(seed, 0)": "(abs(seed), 0)"}),
+        ("3.5", {"top_k(y_pred": "top_k(tf.sigmoid(y_pred)"}),
+        ("3.5", {"top_k(y_pred": "top_k(tf.nn.softmax(y_pred)"}),
+        ("3.5", {"top_k(y_pred": "top_k(y_pred - 1e-6 * tf.range(float(self.products))"}),
+        ("3.5", {"top_k(y_pred": "top_k(tf.round(100 * y_pred)"}),
+        ("3.5", {"top_k(y_pred": "top_k(tf.cast(y_pred, tf.float16)"}),
         ("4.1", {"np.log(probability)": "np.log(probability + 1e-30)"}),
         ("4.1", {"np.log(probability)": "np.log(np.maximum(probability, 1e-30))"}),
         ("4.1", {"logits - ": "np.clip(logits, -1e4, 1e4) - "}),
@@ -45,6 +54,32 @@ def test_a_near_miss_is_refused(exercise, edits):
     with pytest.raises(Wrong) as refused:
         probe(find_exercise(exercise), changed(exercise, edits))
     assert repr(refused.value.got) != "'LabError'"
+
+
+@pytest.mark.parametrize(
+    ("exercise", "edits", "said"),
+    [
+        (
+            "3.1",
+            {"matmul(vectors, vectors": "matmul(*[tf.cast(vectors, tf.float64)] * 2"},
+            "float64",
+        ),
+        ("3.2", {"return bins": "return float(bins)"}, "is a float, where an int is expected"),
+        ("3.2", {"return 1\n": "return 0\n"}, "at least one bin"),
+        ("3.3", {"log_new - log_old": "tf.cast(log_new - log_old, tf.float64)"}, "float64, where"),
+        (
+            "3.3",
+            {"weight, cap)": "tf.reduce_mean(weight), cap)"},
+            r"single number, where the shape \(4,\)",
+        ),
+        ("3.4", {"n, seed": "n, dtype=tf.int32, seed"}, "int32, where int64"),
+        ("3.4", {"log(allowed)": "log(allowed ** 0.75)"}, "not drawn in proportion to their"),
+        ("3.5", {"self.k).indices": "self.products).indices"}, "coverage after batch 1"),
+    ],
+)
+def test_what_is_wrong_is_named_and_nothing_else(exercise, edits, said):
+    with pytest.raises(Wrong, match=said):
+        probe(find_exercise(exercise), changed(exercise, edits))
 
 
 @pytest.mark.parametrize("factor", [100, 1_000, 1_024, 65_536, 1_000_000])

@@ -1,18 +1,17 @@
 """Exercises of lab 3: an interaction, hashed bins, an off-policy weight, a sampler, a metric."""
 
-import math
 from collections.abc import Callable, Iterator
+from numbers import Number
 from typing import Any
 
 import numpy as np
 
 from courseware.exercises.exercise import Exercise, Wrong
 from courseware.exercises.expect import same, same_dtype, whole
+from courseware.exercises.source import changed
 from multistage.exercises.tensors import any_batch, call_with_vectors, tf
 
 NUMPY = "NumPy fails once TensorFlow traces the function, as it does in fit. Use TensorFlow's."
-TOO_FEW = "Too few bins. A larger share of the values collides than is accepted."
-TOO_MANY = "Fewer bins are enough. The smallest number is asked for."
 
 
 def dots_cases(rng: np.random.Generator) -> Iterator[tuple[Any]]:
@@ -22,42 +21,30 @@ def dots_cases(rng: np.random.Generator) -> Iterator[tuple[Any]]:
         yield (tf.constant(rng.integers(-9, 10, shape) / 2, tf.float32),)
 
 
-def _dots(vectors: Any, kept: Callable[[int, int], bool] = lambda i, j: i < j) -> Any:
-    n = vectors.shape[1]
-    products = tf.matmul(vectors, vectors, transpose_b=True)
-    return tf.stack([products[:, i, j] for i, j in np.ndindex(n, n) if kept(i, j)], axis=1)
-
-
-def _elementwise(vectors: Any) -> Any:
-    first, second = np.triu_indices(vectors.shape[1], 1)
-    return tf.gather(vectors, first, axis=1) * tf.gather(vectors, second, axis=1)
-
-
-def _dots_in_numpy(vectors: Any) -> np.ndarray:
-    values = np.asarray(vectors)
-    first, second = np.triu_indices(values.shape[1], 1)
-    return np.sum(values[:, first] * values[:, second], axis=2)
-
-
 def bins_cases(rng: np.random.Generator) -> Iterator[tuple[int, float]]:
     """Values and shares. At (2, 0.5) and (3, 0.75) the bound is met exactly, in floats too."""
     yield from [(2, 0.5), (10, 0.2), (1, 0.1), (2, 0.99), (3, 0.75), (1, 0.999), (1_000, 0.1)]
+    yield 2_000, 0.001  # nearly two million bins
     for _ in range(40):
         n, colliding = int(np.exp(rng.uniform(0.7, 8.5))), float(rng.uniform(0.02, 0.98))
         if 0.01 < _bins(n, colliding) % 1 < 0.99:  # or rounding errors decide
             yield n, colliding
 
 
-def _bins(n_values: int, colliding: float, own: int = 1) -> float:
-    """The number of bins before it is rounded up; ``own`` 1 leaves out the value itself."""
-    return 1 / (1 - (1 - colliding) ** (1 / max(1, n_values - own)))
+def _bins(n_values: int, colliding: float) -> float:
+    """The number of bins before it is rounded up."""
+    return 1 / (1 - (1 - colliding) ** (1 / max(1, n_values - 1)))
 
 
-def _same_bins(got: Any, expected: Any, n_values: int, colliding: float) -> str:
+def _same_bins(got: Any, expected: int, n_values: int, colliding: float) -> str:
     said = whole(got, expected)
-    if not said or "type" in said or "None" in said:
+    if not said or not isinstance(got, Number) or got == expected:
         return said
-    return TOO_FEW if got < expected else TOO_MANY
+    if got < 1:
+        return "There is at least one bin, also for a single value."
+    if got < expected:
+        return "Too few bins. A larger share of the values collides than is accepted."
+    return "Fewer bins are enough. The smallest number is asked for."
 
 
 def weight_cases(rng: np.random.Generator) -> Iterator[tuple[Any, Any, float]]:
@@ -96,11 +83,6 @@ def _same_weight(got: Any, expected: Any, *arguments: Any) -> str:
     return same(got, expected)
 
 
-def _constant(formula: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an answer that computes ``formula(log_new, log_old, cap)``, with no gradient."""
-    return lambda new, old, cap: tf.stop_gradient(formula(new, old, cap))
-
-
 def negatives_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     """Rows with one product left to draw, so that every right sampler draws the same."""
 
@@ -119,57 +101,8 @@ def negatives_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
 def draw_for_any_batch(
     answer: Callable[..., Any], positives: Any, weights: Any, n: int, seed: Any
 ) -> Any:
-    """Return what ``answer`` draws, or only its dtype if that is wrong.
-
-    (Several mistakes draw what is right in these cases. A wrong dtype is none of them.)
-    """
-    drawn = answer(any_batch(positives), weights, n, seed)
-    if hasattr(drawn, "dtype") and drawn.dtype != np.int64:
-        return {"dtype": drawn.dtype.name}
-    return drawn
-
-
-def _draw(weights: Any, n: int, seed: Any) -> Any:
-    return tf.random.stateless_categorical(tf.math.log(weights), n, seed=(seed, 0))
-
-
-def _allowed(positives: Any, weights: Any) -> Any:
-    return tf.where(tf.one_hot(positives, weights.shape[0]) > 0, 0.0, weights[None, :])
-
-
-def _with_positives(positives: Any, weights: Any, n: int, seed: Any) -> Any:
-    return _draw(tf.zeros_like(_allowed(positives, weights)) + weights, n, seed)
-
-
-def _nobodys_positive(positives: Any, weights: Any, n: int, seed: Any) -> Any:
-    allowed = _allowed(positives, weights)
-    return _draw(tf.zeros_like(allowed) + tf.reduce_min(allowed, axis=0), n, seed)
-
-
-def _next_product(positives: Any, weights: Any, n: int, seed: Any) -> Any:
-    drawn = _with_positives(positives, weights, n, seed)
-    after = tf.where(positives + 1 < weights.shape[0], positives + 1, 1)
-    return tf.where(drawn == positives[:, None], after[:, None], drawn)
-
-
-def _evenly(positives: Any, weights: Any, n: int, seed: Any) -> Any:
-    return _draw(tf.sign(_allowed(positives, weights)), n, seed)
-
-
-def _weights_as_logits(positives: Any, weights: Any, n: int, seed: Any) -> Any:
-    allowed = _allowed(positives, weights)
-    logits = tf.where(allowed > 0, allowed, -np.inf)
-    return tf.random.stateless_categorical(logits, n, seed=(seed, 0))
-
-
-def _one_draw_repeated(positives: Any, weights: Any, n: int, seed: Any) -> Any:
-    return tf.repeat(_draw(_allowed(positives, weights), 1, seed), n, axis=1)
-
-
-def _negatives_in_numpy(positives: Any, weights: Any, n: int, seed: Any) -> np.ndarray:
-    rng = np.random.default_rng(int(seed))
-    keys = np.log(np.asarray(_allowed(positives, weights), "float64"))[:, None]
-    return np.argmax(keys + rng.gumbel(size=(len(keys), n, keys.shape[2])), axis=2)
+    """Return what ``answer`` draws, traced for batches of any size where it is traced."""
+    return answer(any_batch(positives), weights, n, seed)
 
 
 POSITIVE = "A bought product came as its own negative. Give the row's positive the weight 0."
@@ -178,14 +111,22 @@ EVENLY = "All products are drawn equally often. The weights are not used."
 LOGITS = "The weights are taken for logits. Give their logarithms."
 STANDS_IN = "One product stands in for the positive. Its share belongs to all others."
 REPEATED = "The n negatives of a row are one product, repeated. Each is drawn anew."
+ROWS = "Rows of one positive share their draws. Each negative of each row is drawn anew."
+SORTED = "The draws of each row come sorted. Leave them in the order drawn."
+RANGE = (
+    "Weights of about 1e-12, or of about 1e38, are not drawn in proportion. Sums and products of "
+    "weights may leave the range of float32: take their logarithms, without bounds."
+)
 SAME_SEED = "Another seed gave the same draws. Draw from the seed that is given."
 
 
-def _same_draws(got: Any, expected: Any, *case: Any) -> str:
-    if isinstance(got, dict):
-        return f"The result is {got['dtype']}, where int64 is expected."
-    said = same(got, expected)
-    if said and np.shape(got) == np.shape(expected) and np.any(got == case[0][:, None]):
+def _same_draws(got: Any, expected: Any, positives: Any, *_others: Any) -> str:
+    said = same_dtype(got, expected)
+    if (
+        said
+        and np.shape(got) == np.shape(expected)
+        and np.any(np.asarray(got) == np.asarray(positives)[:, None])
+    ):
         return POSITIVE
     return said
 
@@ -193,29 +134,43 @@ def _same_draws(got: Any, expected: Any, *case: Any) -> str:
 def _watch_draws(answer: Callable[..., Any], rng: np.random.Generator) -> None:
     """Look at the shares of many draws per positive, at rows and columns, and at seeds."""
     weights = rng.uniform(1, 4, 8).astype("float32")
-    weights[:3] = 0.0, 5.0, 0.05  # padding; popular, and often bought; rare
-    positives = np.where(rng.random(400) < 0.5, 1, rng.integers(1, 8, 400))
-    given = tf.constant(positives, tf.int64), tf.constant(weights), 60
+    weights[:3] = 0.0, 5.0, 0.1  # padding; popular, and often bought; rare
+    positives = np.where(rng.random(200) < 0.5, 1, rng.integers(1, 8, 200))
+    given = tf.constant(positives, tf.int64), tf.constant(weights), 120
     drawn = np.asarray(answer(*given, 1))
     if np.any(drawn == positives[:, None]):
         raise Wrong(POSITIVE)
     if np.all(drawn == drawn[:, :1]):
         raise Wrong(REPEATED)
-    if not set(range(1, 8)) <= set(drawn.ravel().tolist()):
-        raise Wrong(OTHERS, "products 1 to 7", sorted(set(drawn.ravel().tolist())))
+    if np.all(np.diff(drawn) >= 0):
+        raise Wrong(SORTED)
+    alike = drawn[positives == 1]
+    if _repeats(alike):
+        raise Wrong(ROWS)
+    if _repeats(alike.T):
+        raise Wrong("Some columns share their draws. Each negative of a row is drawn anew.")
     for positive in range(1, 8):
         _compare_shares(drawn[positives == positive], positive, weights)
-    alike = drawn[positives == 1]
-    if len(np.unique(alike, axis=0)) < len(alike) or len(np.unique(alike.T, axis=0)) < 60:
-        raise Wrong("Some rows or columns hold the same draws. Each negative is drawn anew.")
-    few = given[0][:40], *given[1:]
+    for scale in (1e-12, 1e38):
+        scaled = tf.constant([0.0, 1.0, 3.0, 2.0]) * scale
+        drawn = np.asarray(answer(tf.ones(20, tf.int64), scaled, 200, 1))
+        if np.any(_far(drawn, np.array([0.0, 0.0, 3.0, 2.0]))):
+            raise Wrong(RANGE, "shares of 0, 0, 0.6 and 0.4", _shares(drawn, 4).round(3))
+    few = given[0][:40], given[1], 20
     traced = tf.function(lambda seed: answer(*few, seed))
     for draw in (lambda seed: answer(*few, seed), traced):
-        one, again, other = (np.asarray(draw(tf.constant(seed))) for seed in (1, 1, 2))
+        one, again, *others = (np.asarray(draw(tf.constant(seed))) for seed in (1, 1, 2, -1))
         if not np.array_equal(one, again):
             raise Wrong("The same seed gave other draws. Draw from nothing but the seed.")
-        if np.mean(one == other) > 0.5:
+        if any(np.mean(one == other) > 0.5 for other in others):
             raise Wrong(SAME_SEED)
+
+
+def _repeats(draws: np.ndarray) -> bool:
+    """Whether rows are the same, or neighbours agree more often than if each were drawn anew."""
+    shares = np.unique(draws, return_counts=True)[1] / draws.size
+    agree = np.mean(draws[1:] == draws[:-1])
+    return len(np.unique(draws, axis=0)) < len(draws) or agree > np.sum(shares**2) + 0.1
 
 
 def _compare_shares(drawn: np.ndarray, positive: int, weights: np.ndarray) -> None:
@@ -239,8 +194,12 @@ def _compare_shares(drawn: np.ndarray, positive: int, weights: np.ndarray) -> No
 def _far(drawn: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Which products' shares are off by six standard errors: by chance, one in 100 million."""
     expected = weights / weights.sum()
-    share = np.bincount(drawn.ravel(), minlength=len(weights)) / drawn.size
-    return np.abs(share - expected) > 6 * np.sqrt(expected * (1 - expected) / drawn.size) + 1e-9
+    away = np.abs(_shares(drawn, len(weights)) - expected)
+    return away > 6 * np.sqrt(expected * (1 - expected) / drawn.size) + 1e-9
+
+
+def _shares(drawn: np.ndarray, products: int) -> np.ndarray:
+    return np.mean(drawn[:, :, None] == np.arange(products), axis=(0, 1))
 
 
 def coverage_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
@@ -251,11 +210,15 @@ def coverage_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
 
     two_rows = np.array([[9, 8, 1, 2, 0], [8, 9, 2, 1, 0]], "float32")
     ties = np.array([[1, 3, 3, 3, 0], [0, 0, 0, 0, 0]], "float32")
+    close_and_large = np.array([[1, 1.0000005, 0], [20, 25, 1]], "float32")
+    far = np.array([[0, -210, -200]], "float32")
     for traced in (False, True):
         yield 2, 5, [two_rows], traced
         yield 2, 5, [two_rows, two_rows[:1], two_rows[:, ::-1]], traced
         yield 1, 4, batches(4, 1), traced
         yield 2, 5, [ties[:1], ties[1:]], traced
+        yield 1, 3, [close_and_large], traced
+        yield 2, 3, [far], traced
         yield 3, 3, batches(3, 2, 1), traced
         yield 1, 30, batches(30, 4, 4), traced
         yield 3, 25, batches(25, 5, 1, 11), traced
@@ -269,99 +232,32 @@ def watch_coverage(
     metric = answer(k, products)
     if not isinstance(metric, tf.keras.metrics.Metric):
         return metric
-    seen = []
+    found = {}
     update = metric.update_state
     if traced:
         shapes = [[None, products], [None, products], [None]]
         update = tf.function(update, input_signature=[tf.TensorSpec(shape) for shape in shapes])
 
-    def look(batch: np.ndarray) -> None:
+    def look(batch: np.ndarray, moment: str) -> None:
         bought, row_weights = None, None
         if traced:
             bought, row_weights = tf.one_hot([0] * len(batch), products), tf.zeros(len(batch))
         update(bought, tf.constant(batch), row_weights)
-        seen.append(float(metric.result()))
+        found[f"coverage after {moment}"] = round(float(metric.result()), 6)
 
-    for batch in batches:
-        look(batch)
-    marks = np.array(metric.seen)
+    for number, batch in enumerate(batches, start=1):
+        look(batch, f"batch {number}")
+    found["seen"] = np.array(metric.seen)
     metric.reset_state()
-    seen.append(float(metric.result()))
-    look(batches[0])
-    return {"coverage": seen, "seen": marks}
+    found["coverage after reset_state"] = float(metric.result())
+    look(batches[0], "batch 1 again")
+    return found
 
 
-def _coverage(
-    update: Callable[..., None], result: Callable[..., Any] | None = None, reset: bool = True
-) -> Callable[[int, int], Any]:
-    """Return a function that makes a metric which does ``update(self, y_true, y_pred)``."""
-
-    def answer(k: int, products: int) -> Any:
-        class Coverage(tf.keras.metrics.Metric):
-            def __init__(self) -> None:
-                super().__init__("coverage")
-                self.k, self.products = k, products
-                self.seen = self.add_weight("seen", shape=(products,), initializer="zeros")
-                self.batches = self.add_weight("batches", initializer="zeros")
-                self.shown = set()
-
-            def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-                update(self, y_true, y_pred)
-
-            def result(self) -> Any:
-                return result(self) if result else tf.reduce_mean(self.seen)
-
-            def reset_state(self) -> None:
-                if not reset:
-                    super().reset_state()
-                for state in self.variables:
-                    state.assign(tf.zeros_like(state))
-
-        return Coverage()
-
-    return answer
-
-
-def _marks(metric: Any, y_pred: Any) -> Any:
-    """How often each product is in a top k."""
-    best = tf.reshape(tf.math.top_k(y_pred, metric.k).indices, [-1, 1])
-    return tf.scatter_nd(best, tf.ones(tf.shape(best)[:1]), [metric.products])
-
-
-def _mark(metric: Any, marks: Any) -> None:
-    metric.seen.assign(tf.maximum(metric.seen, tf.minimum(marks, 1.0)))
-
-
-def _mark_all_equal(metric: Any, y_true: Any, y_pred: Any) -> None:
-    least = tf.math.top_k(y_pred, metric.k).values[:, -1:]
-    _mark(metric, tf.reduce_sum(tf.cast(y_pred >= least, tf.float32), axis=0))
-
-
-def _mark_what_was_bought(metric: Any, y_true: Any, y_pred: Any) -> None:
-    bought = 1.0 if y_true is None else tf.reduce_max(y_true, axis=0)
-    _mark(metric, bought * _marks(metric, y_pred))
-
-
-def _keep_in_attribute(metric: Any, y_true: Any, y_pred: Any) -> None:
-    kept = np.minimum(getattr(metric, "kept", 0) + _marks(metric, y_pred), 1)
-    metric.kept = kept
-    metric.seen.assign(kept)
-
-
-def _keep_in_set(metric: Any, y_true: Any, y_pred: Any) -> None:
-    metric.shown |= set(tf.math.top_k(y_pred, metric.k).indices.numpy().ravel())
-
-
-def _mark_in_numpy(metric: Any, y_true: Any, y_pred: Any) -> None:
-    best = np.argsort(-np.asarray(y_pred), axis=1, kind="stable")[:, : metric.k]
-    seen = np.array(metric.seen)
-    seen[best] = 1
-    metric.seen.assign(seen)
-
-
-def _mean_over_batches(metric: Any, y_true: Any, y_pred: Any) -> None:
-    metric.seen.assign_add(tf.minimum(_marks(metric, y_pred), 1.0))
-    metric.batches.assign_add(1.0)
+# Parts of the solutions, for mistakes that are edits of them.
+DRAW = "tf.random.stateless_categorical(tf.math.log(allowed), n, seed=(seed, 0))"
+BEST = "tf.reshape(tf.math.top_k(y_pred, self.k).indices, [-1, 1])"
+KEEP = "self.seen.assign(tf.tensor_scatter_nd_update(self.seen, best, ones))"
 
 
 EXERCISES = [
@@ -377,26 +273,28 @@ EXERCISES = [
         same=same_dtype,
         traced=True,
         mistakes={
-            "A vector is no pair with itself. Leave out the diagonal.": (
-                lambda vectors: _dots(vectors, lambda i, j: i <= j)
+            "A vector is no pair with itself. Leave out the diagonal.": changed(
+                "3.1", {"range(i + 1, n)": "range(i, n)"}
             ),
-            "These are all products, each pair twice. Keep those above the diagonal.": (
-                lambda vectors: tf.matmul(vectors, vectors, transpose_b=True)
+            "These are all products, each pair twice. Keep those above the diagonal.": changed(
+                "3.1", {"tf.stack([products[:, i, j] for i, j in pairs], axis=1)": "products"}
             ),
-            "Each pair comes twice, as (i, j) and as (j, i). Keep i < j only.": (
-                lambda vectors: _dots(vectors, lambda i, j: i != j)
+            "Each pair comes twice, as (i, j) and as (j, i). Keep i < j only.": changed(
+                "3.1", {"range(i + 1, n)": "range(n) if i != j"}
             ),
-            "The pairs come in another order. It is (0, 1), (0, 2), ..., (1, 2), ...": (
-                lambda vectors: _dots(vectors, lambda i, j: i > j)
+            "The pairs come in another order. It is (0, 1), (0, 2), ..., (1, 2), ...": changed(
+                "3.1", {"range(i + 1, n)": "range(i)"}
             ),
-            "The pairs come in the reverse order. It is (0, 1), (0, 2), ..., (1, 2), ...": (
-                lambda vectors: _dots(vectors)[:, ::-1]
+            "The pairs come in the reverse order. It is (0, 1), (0, 2), ..., (1, 2), ...": changed(
+                "3.1", {"in pairs]": "in reversed(pairs)]"}
             ),
-            "A dot product is one number. Add up its coordinates.": _elementwise,
-            "This is the first row of the batch only. The batch comes first.": (
-                lambda vectors: _dots(vectors)[0]
+            "A dot product is one number. Add up its coordinates.": changed(
+                "3.1", {"products[:, i, j]": "vectors[:, i] * vectors[:, j]"}
             ),
-            NUMPY: _dots_in_numpy,
+            "This is the first row of the batch only. The batch comes first.": changed(
+                "3.1", {"products[:, i, j]": "products[0, i, j]", "axis=1": "axis=0"}
+            ),
+            NUMPY: changed("3.1", {"matmul(vectors": "matmul(np.asarray(vectors)"}),
         },
     ),
     Exercise(
@@ -413,17 +311,17 @@ EXERCISES = [
                 lambda n_values, colliding: n_values
             ),
             "n / colliding is a rule of thumb. Solve the formula for m.": (
-                lambda n_values, colliding: max(1, math.ceil(n_values / colliding) * 2)
+                lambda n_values, colliding: int(np.ceil(n_values / colliding))
             ),
             "The result is a float. Round it up to an int.": _bins,
             "The result is rounded down. Round it up.": (
                 lambda n_values, colliding: int(_bins(n_values, colliding))
             ),
-            "A single value never collides. One bin is enough for it.": (
-                lambda n_values, colliding: max(2, math.ceil(_bins(n_values, colliding) - 1e-9))
+            "A single value never collides. One bin is enough for it.": changed(
+                "3.2", {"return 1\n": "return 2\n"}
             ),
-            "The root is of order n - 1: a value does not collide with itself.": (
-                lambda n_values, colliding: math.ceil(_bins(n_values, colliding, own=0))
+            "The root is of order n - 1: a value does not collide with itself.": changed(
+                "3.2", {"n_values == 1": "n_values == 0", "n_values - 1": "n_values"}
             ),
         },
     ),
@@ -440,39 +338,40 @@ EXERCISES = [
         same=_same_weight,
         traced=True,
         mistakes={
-            "The weight is not capped. One row could outweigh the rest.": (
-                _constant(lambda new, old, cap: tf.exp(new - old))
+            "The weight is not capped. One row could outweigh the rest.": changed(
+                "3.3", {"tf.minimum(weight, cap)": "weight"}
             ),
-            "This is the logarithm of the weight. Leave the logarithm with tf.exp.": (
-                _constant(lambda new, old, cap: tf.minimum(new - old, cap))
+            "This is the logarithm of the weight. Leave the logarithm with tf.exp.": changed(
+                "3.3", {"tf.exp(log_new - log_old)": "log_new - log_old"}
             ),
-            "Logarithms are subtracted, not divided: log(a / b) = log(a) - log(b).": (
-                _constant(lambda new, old, cap: tf.minimum(new / old, cap))
+            "Logarithms are subtracted, not divided: log(a / b) = log(a) - log(b).": changed(
+                "3.3", {"tf.exp(log_new - log_old)": "log_new / log_old"}
             ),
-            "Upside down. The new policy's probability goes above the line.": (
-                _constant(lambda new, old, cap: tf.minimum(tf.exp(old - new), cap))
+            "Upside down. The new policy's probability goes above the line.": changed(
+                "3.3", {"log_new - log_old": "log_old - log_new"}
             ),
-            "The cap is for the weight, not for its logarithm.": (
-                _constant(lambda new, old, cap: tf.exp(tf.minimum(new - old, cap)))
+            "The cap is for the weight, not for its logarithm.": changed(
+                "3.3",
+                {
+                    "tf.exp(log_new - log_old)": "log_new - log_old",
+                    "tf.minimum(weight, cap)": "tf.exp(tf.minimum(weight, cap))",
+                },
             ),
-            "The cap is the largest weight, not the smallest.": (
-                _constant(lambda new, old, cap: tf.maximum(tf.exp(new - old), cap))
+            "The cap is the largest weight, not the smallest.": changed(
+                "3.3", {"tf.minimum": "tf.maximum"}
             ),
             "Very small probabilities became 0 / 0. Subtract the logarithms first, and take tf.exp "
-            "of the difference.": (
-                _constant(lambda new, old, cap: tf.minimum(tf.exp(new) / tf.exp(old), cap))
+            "of the difference.": changed(
+                "3.3", {"(log_new - log_old)": "(log_new) / tf.exp(log_old)"}
             ),
             "Very small probabilities became 0 / 0, and their weight 0. Subtract the logarithms "
-            "first, and take tf.exp of the difference.": (
-                _constant(
-                    lambda new, old, cap: tf.minimum(
-                        tf.math.divide_no_nan(tf.exp(new), tf.exp(old)), cap
-                    )
-                )
+            "first, and take tf.exp of the difference.": changed(
+                "3.3",
+                {"exp(log_new - log_old)": "math.divide_no_nan(tf.exp(log_new), tf.exp(log_old))"},
             ),
             "A gradient goes through the weight, so training would change it. tf.stop_gradient "
-            "makes it a constant.": (lambda new, old, cap: tf.minimum(tf.exp(new - old), cap)),
-            NUMPY: lambda new, old, cap: np.minimum(np.exp(new - old), np.float32(cap)),
+            "makes it a constant.": changed("3.3", {"tf.stop_gradient": ""}),
+            NUMPY: changed("3.3", {"tf.minimum": "np.minimum"}),
         },
     ),
     Exercise(
@@ -489,20 +388,50 @@ EXERCISES = [
         same=_same_draws,
         judge=_watch_draws,
         traced=True,
+        seconds=60.0,
         mistakes={
-            POSITIVE: _with_positives,
-            OTHERS: _nobodys_positive,
-            EVENLY: _evenly,
-            LOGITS: _weights_as_logits,
-            STANDS_IN: _next_product,
-            "There are n negatives in all. Each row needs n of its own.": (
-                lambda positives, weights, n, seed: _draw(weights[None, :], n, seed)[0]
+            POSITIVE: changed("3.4", {"tf.zeros((), weights.dtype)": "weights[None, :]"}),
+            OTHERS: changed("3.4", {"where(own,": "where(own | tf.reduce_any(own, axis=0),"}),
+            EVENLY: changed("3.4", {"log(allowed)": "log(tf.sign(allowed))"}),
+            LOGITS: changed(
+                "3.4", {"tf.math.log(allowed)": "tf.where(allowed > 0, allowed, -np.inf)"}
             ),
-            REPEATED: _one_draw_repeated,
-            SAME_SEED: lambda positives, weights, n, seed: _draw(
-                _allowed(positives, weights), n, 7
+            STANDS_IN: changed(
+                "3.4",
+                {
+                    "tf.zeros((), weights.dtype)": "weights[None, :]",
+                    "return tf.": "drawn = tf.",
+                    "(seed, 0))": "(seed, 0))\n"
+                    "    after = tf.where(positives + 1 < len(weights), positives + 1, 1)\n"
+                    "    return tf.where(drawn == positives[:, None], after[:, None], drawn)",
+                },
             ),
-            NUMPY: _negatives_in_numpy,
+            RANGE: changed(
+                "3.4", {"math.log(allowed)": "math.log(allowed / tf.reduce_sum(weights))"}
+            ),
+            "There are n negatives in all. Each row needs n of its own.": changed(
+                "3.4", {"(allowed)": "(weights[None, :])", "(seed, 0))": "(seed, 0))[0]"}
+            ),
+            REPEATED: changed("3.4", {"n, seed=(seed, 0))": "1, seed=(seed, 0)) + [0] * n"}),
+            ROWS: changed(
+                "3.4",
+                {
+                    DRAW: "tf.argmax(tf.math.log(tf.random.stateless_uniform("
+                    "[n, len(weights)], (seed, 0))) / allowed[:, None], axis=2)"
+                },
+            ),
+            SORTED: changed("3.4", {DRAW: f"tf.sort({DRAW})"}),
+            SAME_SEED: changed("3.4", {"(seed, 0)": "(7, 0)"}),
+            "tf.random.set_seed takes no tensor, and sets the seed of the whole program. Use a "
+            "stateless function, such as tf.random.stateless_categorical.": changed(
+                "3.4",
+                {
+                    "return tf.": "tf.random.set_seed(seed); return tf.",
+                    "stateless_": "",
+                    ", seed=(seed, 0)": "",
+                },
+            ),
+            NUMPY: changed("3.4", {"(allowed)": "(np.asarray(allowed))"}),
         },
     ),
     Exercise(
@@ -516,45 +445,80 @@ EXERCISES = [
         cases=coverage_cases,
         use=watch_coverage,
         mistakes={
+            "Nothing is marked. self.seen.assign(...) keeps what is computed.": changed(
+                "3.5", {KEEP: "pass"}
+            ),
+            "Only the best product of each row is marked. Mark the k best.": changed(
+                "3.5", {"self.k).indices": "1).indices"}
+            ),
+            "Only the first row of each batch is marked. Mark the k best of all rows.": changed(
+                "3.5", {"y_pred, self.k": "y_pred[:1], self.k"}
+            ),
+            "One product of each row is missing, the last of the k best.": changed(
+                "3.5", {".indices": ".indices[:, :-1]"}
+            ),
+            "One product of each row is too many, the one after the k best.": changed(
+                "3.5", {"self.k).indices": "min(self.k + 1, self.products)).indices"}
+            ),
             "A product that is shown twice is one product. Mark it with 1, do not count it.": (
-                _coverage(lambda self, y_true, y_pred: self.seen.assign_add(_marks(self, y_pred)))
+                changed("3.5", {"nd_update": "nd_add"})
             ),
-            "Only the last batch counts. Add to what is marked, do not replace it.": (
-                _coverage(
-                    lambda self, y_true, y_pred: self.seen.assign(
-                        tf.minimum(_marks(self, y_pred), 1.0)
-                    )
-                )
+            "Only the last batch counts. Add to what is marked, do not replace it.": changed(
+                "3.5", {"update(self.seen": "update(0 * self.seen"}
             ),
-            "This is the mean over batches. A product that any batch shows is covered.": (
-                _coverage(
-                    _mean_over_batches,
-                    lambda self: np.mean(self.seen) / max(1.0, float(self.batches)),
-                )
+            "A product that two batches show is one product. Mark it with 1, do not count the "
+            "batches.": changed(
+                "3.5",
+                {
+                    "assign(tf.tensor": "assign_add(tf.tensor",
+                    "(self.seen, best": "(0 * self.seen, best",
+                },
             ),
-            "These are the k worst of each row. Take those with the largest scores.": (
-                _coverage(lambda self, y_true, y_pred: _mark(self, _marks(self, -y_pred)))
+            "These are the k worst of each row. Take those with the largest scores.": changed(
+                "3.5", {"top_k(y_pred": "top_k(-y_pred"}
             ),
-            "Of equal scores more than k are marked. Each row shows k products.": (
-                _coverage(_mark_all_equal)
+            "Of equal scores more than k are marked. Each row shows k products.": changed(
+                "3.5",
+                {BEST: "tf.where(y_pred >= tf.math.top_k(y_pred, self.k).values[:, -1:])[:, 1:]"},
             ),
-            "Coverage asks what is shown, not what was bought. y_true is not used.": (
-                _coverage(_mark_what_was_bought)
+            "Coverage asks what is shown, not what was bought. y_true is not used.": changed(
+                "3.5",
+                {
+                    KEEP: "if y_true is not None:\n            "
+                    "ones = tf.gather(tf.reduce_max(y_true, axis=0), best[:, 0])\n        "
+                    "self.seen.assign(tf.tensor_scatter_nd_max(self.seen, best, ones))"
+                },
             ),
             "After reset_state something is left. Keep all state in self.seen, not in a set.": (
-                _coverage(_keep_in_set, lambda self: len(self.shown) / self.products)
-            ),
-            "After reset_state the batches of before still count. Keep all state in self.seen.": (
-                _coverage(_keep_in_attribute)
-            ),
-            "reset_state fails: the one that Keras brings sets single numbers back. A vector needs "
-            "its own: self.seen.assign(tf.zeros_like(self.seen)).": (
-                _coverage(
-                    lambda self, y_true, y_pred: _mark(self, _marks(self, y_pred)),
-                    reset=False,
+                changed(
+                    "3.5",
+                    {
+                        KEEP: "self.shown = getattr(self, 'shown', set()) | {*best.numpy()[:, 0]}",
+                        "tf.reduce_mean(self.seen)": "len(self.shown) / self.products",
+                    },
                 )
             ),
-            NUMPY: _coverage(_mark_in_numpy),
+            "After reset_state the batches of before still count. Keep all state in self.seen.": (
+                changed(
+                    "3.5",
+                    {
+                        KEEP: "self.kept = tf.tensor_scatter_nd_update("
+                        "getattr(self, 'kept', 0 * self.seen), best, ones)\n        "
+                        "self.seen.assign(self.kept)"
+                    },
+                )
+            ),
+            "reset_state fails: the one that Keras brings sets single numbers back. A vector needs "
+            "its own: self.seen.assign(tf.zeros_like(self.seen)).": changed(
+                "3.5", {"def reset_state(": "def reset("}
+            ),
+            NUMPY: changed(
+                "3.5",
+                {
+                    BEST: "np.argsort(-np.asarray(y_pred), axis=1, kind='stable')"
+                    "[:, : self.k].reshape(-1, 1)"
+                },
+            ),
         },
     ),
 ]
