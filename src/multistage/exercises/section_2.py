@@ -36,6 +36,9 @@ def encoding_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     yield *rows(keys, target, rng.integers(0, 3, n), rng.permutation(n)), 3.0
 
 
+MEANS = "pd.Series([target[fold != own].mean() for own in fold])"
+
+
 def size_cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     """Numbers of values, some with a multiplier; none at the edge of the next multiple of 4."""
     yield from [(1_000,), (1,), (2,), (3,), (16,), (4, 40.0), (5, 40.0), (8, 40.0), (2, 0.25)]
@@ -205,11 +208,10 @@ EXERCISES = [
                 },
             ),
             "The overall mean is that of the other folds here. Take the mean over all rows.": (
-                changed(
-                    "2.1",
-                    {"= target.mean()": "= np.array([target[fold != f].mean() for f in fold])"},
-                )
+                changed("2.1", {"= target.mean()": f"= {MEANS}.fillna(target.mean()).to_numpy()"})
             ),
+            "The overall mean is that of the other folds here, and where there are none it is nan. "
+            "Take the mean over all rows.": changed("2.1", {"= target.mean()": f"= {MEANS}.array"}),
             "The values are right, but they stand fold by fold. Return them in the order of the "
             "rows.": changed(
                 "2.1",
@@ -256,7 +258,7 @@ EXERCISES = [
                 {ROOT: f"max(4, 4 * round({ROOT} / 4))"},
             ),
             "A multiple of 4 stays as it is. Only other numbers are rounded up.": changed(
-                "2.2", {"np.ceil(wanted / 4)": "wanted // 4 + 1"}
+                "2.2", {ROOT: f"4 * ({ROOT} // 4 + 1)"}
             ),
             "The fraction was cut off before rounding up. Even 12.1 is rounded up to 16.": changed(
                 "2.2", {ROOT: f"int({ROOT})"}
