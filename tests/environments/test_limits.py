@@ -167,5 +167,5 @@ def test_a_kernel_that_runs_out_of_memory_ends_in_words_that_a_warning_preceded(
     assert ended.returncode == 1
     warned = r"lab: 0\.\d GB of memory are free, and profile ci takes up to 0\.7: the\s+kernel may"
     assert re.search(warned, ended.stderr)
-    died = r"The kernel died\. 0\.\d GB of memory were free when it started: was that\s+enough\?"
+    died = r"The kernel died\. 0\.\d GB of memory were free when it started\. If that\s+was\s+too"
     assert re.search(died, ended.stdout)
