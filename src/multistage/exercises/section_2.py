@@ -157,7 +157,7 @@ def _watch_seeds(answer: Callable[..., Any], rng: np.random.Generator) -> None:
             "Two models were compared with 60 seeds, and each seed gave the same verdict, although "
             "luck decides between them. Does each seed draw other rows?"
         )
-    if better > 46 or lenient > 8:
+    if better > 50 or lenient > 10:
         raise Wrong(TOO_LOW)
     if better < 8:
         raise Wrong(
