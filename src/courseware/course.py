@@ -115,7 +115,7 @@ class Course:
             body = tomllib.loads((folder / MAP).read_text())
             labs, defaults = body.pop("labs"), body.pop("defaults", {})
             profiles = body.pop("profiles", {})
-            return cls(
+            course = cls(
                 folder,
                 sections=tuple(_section(folder, lab) for lab in labs),
                 profiles={
@@ -136,6 +136,17 @@ class Course:
                 str(error).removeprefix("Section.__init__() ").removeprefix("Course.__init__() ")
             )
             raise LabError(f"{MAP} cannot be read: {unknown}") from None
+        made: list[str] = []
+        for section in course.sections:
+            for name in section.reads:
+                if name not in made:
+                    known = ", ".join(made) or "nothing"
+                    raise LabError(
+                        f"{MAP}: {section.name} reads {name!r}, which no earlier lab makes. "
+                        f"Earlier labs make {known}."
+                    )
+            made += section.makes
+        return course
 
     def find(self, numbers: list[int] | None = None) -> list[Section]:
         """Return the sections in order; those of ``numbers`` if given.

@@ -77,6 +77,7 @@ def test_what_the_map_names_is_there(what):
         ('[[labs]]\nfile = "01-x"\nmakez = []\n', "makez"),
         ("labs = []\ncolour = 1\n", "colour"),
         ("labs = 3\n", "cannot be read"),
+        ('[[labs]]\nfile = "02-x"\nreads = ["data"]\n', "02-x reads 'data', which no earlier"),
         ("labs = []\n[profiles]\nci = { memory = [1] }\n", "'disk' is missing"),
     ],
 )

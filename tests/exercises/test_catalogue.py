@@ -63,11 +63,15 @@ def test_the_reference_passes(exercise):
 
 @pytest.mark.parametrize(("exercise", "message", "mistake"), MISTAKES)
 def test_a_mistake_is_refused_with_its_own_message(exercise, message, mistake):
-    with pytest.raises(Wrong) as refused:
+    try:
         probe(EXERCISES[exercise], mistake)
-    assert refused.value.message == message
+    except Wrong as wrong:
+        refused = wrong
+    else:
+        pytest.fail("It passes: no case tells this mistake from the solution. Add one.")
+    assert refused.message == message
     # `changed` raises it if the solution reads differently now.
-    assert repr(refused.value.got) != "'LabError'"
+    assert repr(refused.got) != "'LabError'"
 
 
 def spoil(value):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from courseware.course import Course
+from courseware.course import MAP, Course, Section
 from courseware.errors import LabError
 from courseware.lab import resources
 from courseware.workspaces import Workspace, missing_before
@@ -113,9 +113,10 @@ def run_sections(
     }
     start = time.monotonic()
     try:
-        for result, (_, notebook) in zip(results, notebooks, strict=True):
+        for result, (section, notebook) in zip(results, notebooks, strict=True):
             report.started(result.section, len(notebook.cells))
             _run_one(result, notebook, course.folder, parameters, aside, report)
+            _check_artifacts(result, section, workspace)
             report.ended(result)
             if result.status == "failed":
                 break
@@ -178,6 +179,17 @@ def _run_one(
         executed = clean(nbformat.read(output, as_version=4), course)
         result.metrics = read_records(executed)
         nbformat.write(executed, output)
+
+
+def _check_artifacts(result: SectionResult, section: Section, workspace: Workspace) -> None:
+    """Fail a section that has passed without making what the map says that it makes."""
+    from courseware.authoring.execute import CellError
+
+    problems = list(filter(None, map(workspace.problem, section.makes)))
+    if result.status == "passed" and problems:
+        said = f"{problems[0]} {MAP} says that this lab makes it."
+        result.status = "failed"
+        result.error = CellError("the end of the lab", "", "LabError", said, True)
 
 
 def _seen_from(folder: Path, events: str | None) -> str | None:

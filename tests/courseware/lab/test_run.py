@@ -251,3 +251,11 @@ def test_a_damaged_table_that_a_lab_does_not_read_is_not_made_anew(course):
     (workspace.folder / "features" / "x.txt").write_text("damaged")
     write_map(course, **{**MAPS, "04-four": {"reads": ["data"], "makes": ["export/index"]}})
     assert missing_before(Course.read(course), workspace, [4]) == []
+
+
+def test_a_lab_that_does_not_make_what_the_map_says_has_failed(course):
+    maps = {**MAPS, "01-one": {"makes": ["data", "extra"]}}
+    write_map(course, **maps)
+    ended = lab_command(course, "run", "--profile", "ci", "--section", "1")
+    assert ended.returncode == 1
+    assert "'extra' is missing. course.toml says that this lab makes it" in ended.stdout
