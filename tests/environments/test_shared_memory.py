@@ -10,7 +10,7 @@ import shutil
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from courseware.lab.doctor import shared_memory
+from multistage.commands.checks import shared_memory
 from multistage.serving.client import Client
 from multistage.serving.triton import TritonServer
 with ExitStack() as stack:
@@ -37,7 +37,7 @@ def test_too_little_is_named_with_what_is_needed(models):
     ended = isolated(ROOM, "64k", "-c", SERVERS, models)
     assert ended.returncode
     assert f"/dev/shm: {SHARED_MB} MB should be free" in ended.stderr
-    doctor = "from courseware.lab.doctor import *; print(shared_memory(Path()))"
+    doctor = "from multistage.commands.checks import *; print(shared_memory(Path()))"
     found = isolated(ROOM, "64k", "-c", doctor).stdout
     assert "state='broken'" in found
     assert f"{SHARED_MB} needed" in found

@@ -85,10 +85,10 @@ def command(
     root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """Check submitted notebooks, each exercise in a sandbox (Debian's package bubblewrap).
+    """Check submitted notebooks, each exercise in a sandbox.
 
-    Writes a table of attendee, exercise, passed and message; after every exercise it is written
-    again. An exercise takes about five seconds of a core, nearly all of it to import TensorFlow.
+    The sandbox needs bubblewrap. Writes a table of attendee, exercise, passed and message; it is
+    written again after every exercise. An exercise takes about five seconds of a core.
     """
     target = output or _own_folder(find_course(root))
     with Progress(console=Console(stderr=True), transient=True) as bar:
