@@ -102,6 +102,7 @@ def filter_cases(rng: np.random.Generator) -> Iterator[tuple[np.ndarray, set[int
     yield np.array([3, 1, 2]), {5}, shop, 3
     yield np.array([], dtype=int), {5}, shop, 3
     yield np.array([3, 1, 2]), set(), set(), 2
+    yield np.arange(60), set(range(1, 59)), set(range(60)), 2  # the next allowed one is far down
     for _ in range(20):
         ranked = rng.integers(0, 30, 25)
         seen, available = set(rng.choice(30, 8).tolist()), set(rng.choice(40, 40).tolist())

@@ -73,6 +73,7 @@ def fill_cases(rng: np.random.Generator) -> Iterator[tuple[np.ndarray, Ids, np.n
     candidates = np.array([[9, 2, -1, -1], [8, 7, 6, 5], [-1, -1, -1, -1]])
     yield candidates, [np.array([1]), np.array([1, 3]), NOTHING], np.array([3, 1, 2, 5, 4, 6, 0])
     yield np.full((2, 9), -1), [NOTHING, np.array([5, 5])], LARGE
+    yield np.array([[50, -1]]), [np.arange(40)], np.arange(42)  # the first forty were all seen
     for most in 12 * [9] + 3 * [60]:
         users, width = int(rng.integers(1, 6)), int(rng.integers(most // 4, most))
         popular = rng.permutation(2 * most)[: rng.integers(3, 2 * most)]
@@ -262,6 +263,7 @@ def budget_cases(rng: np.random.Generator) -> Iterator[tuple[Stages, float]]:
         yield {"score": options}, budget
     # The best upgrade per millisecond leaves too little for the better one.
     yield {"a": {"x": (0.0, 0.0), "y": (1.0, 0.25)}, "b": {"x": (0.0, 0.0), "y": (4.0, 0.75)}}, 4.0
+    yield {"a": {"x": (1.0, -1.5)}, "b": {"x": (0.5, -2.0)}}, 2.0  # nothing gains
     yield {"a": {"x": (0.5, 0.0), "y": (0.75, 0.25)}, "b": {"z": (0.5, 0.0)}}, 1.125
     stages = {
         "retrieve": {"100": (1.0, 0.0), "500": (3.0, 0.375)},
