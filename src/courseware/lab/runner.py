@@ -116,7 +116,8 @@ def run_sections(
         for result, (section, notebook) in zip(results, notebooks, strict=True):
             report.started(result.section, len(notebook.cells))
             _run_one(result, notebook, course.folder, parameters, aside, report)
-            _check_artifacts(result, section, workspace)
+            if result.status == "passed":
+                _check_artifacts(result, section, workspace)
             report.ended(result)
             if result.status == "failed":
                 break
@@ -185,9 +186,8 @@ def _check_artifacts(result: SectionResult, section: Section, workspace: Workspa
     """Fail a section that has passed without making what the map says that it makes."""
     from courseware.authoring.execute import CellError
 
-    problems = list(filter(None, map(workspace.problem, section.makes)))
-    if result.status == "passed" and problems:
-        said = f"{problems[0]} {MAP} says that this lab makes it."
+    if problem := next(filter(None, map(workspace.problem, section.makes)), ""):
+        said = f"{problem} {MAP} says that this lab makes it."
         result.status = "failed"
         result.error = CellError("the end of the lab", "", "LabError", said, True)
 
